@@ -1,0 +1,134 @@
+package web
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// API is where modules register their operations: one listener's routes and their OpenAPI document.
+type API struct {
+	server *Server
+	huma   huma.API
+	names  map[string]string // gin's route to the documented one, for logs and metrics
+}
+
+// Operation describes one call of the API.
+type Operation struct {
+	ID          string // camelCase, unique: "createUser"
+	Method      string
+	Path        string // "/v1/users/{id}"
+	Tag         string // the module
+	Summary     string
+	Description string
+	Status      int    // of success; 0 means 200, or 204 without a body
+	Auth        Auth   // who may call it
+	Errors      []int  // statuses beyond those that follow from the input, Auth and RateLimit: 404, 409, …
+	RateLimit   string // names one of Config.Limits; applied by client address
+	// Streams lifts the body limit and the deadlines of the whole request; every chunk has its own. Idempotency-Key is
+	// not honoured.
+	Streams bool
+	Answers []string // media types of success where it is not application/json: NDJSON, CSV
+	Record  any      // a value of the type of one record of an NDJSON answer, for the OpenAPI document
+}
+
+// Checker is implemented by inputs with rules that their schema cannot express. The Fields of an Invalid error are
+// reported together with the schema's violations.
+type Checker interface {
+	Check() error
+}
+
+// Register adds an operation. Before h runs, the caller has been authenticated and authorized, limits have been
+// applied, and the input conforms to its schema; errors of h are rendered as problems. Register panics on a
+// description that contradicts itself, since it runs at start.
+func Register[I, O any](api *API, op Operation, h func(context.Context, *I) (*O, error)) {
+	r := newRoute(api, op, reflect.TypeFor[I](), reflect.TypeFor[O]())
+	huma.Register(api.huma, r.operation(), func(ctx context.Context, in *I) (*O, error) {
+		req := requestFrom(ctx)
+		if err := req.check(in); err != nil {
+			return nil, problemOf(ctx, err)
+		}
+		out, err := h(ctx, in)
+		switch err := err.(type) {
+		case nil:
+			return out, nil
+		case notModified:
+			return nil, err
+		default:
+			return nil, problemOf(ctx, err)
+		}
+	})
+	r.registered()
+}
+
+// check joins the rules of the body's schema with the input's own.
+func (r *request) check(in any) error {
+	fields := r.violations
+	if c, ok := in.(Checker); ok {
+		if err := c.Check(); err != nil {
+			e := errs.From(err)
+			if e.Kind != errs.Invalid || len(e.Fields) == 0 {
+				return err
+			}
+			fields = joinFields(fields, e.Fields)
+		}
+	}
+	if len(fields) > 0 {
+		return errs.ErrInvalid.With(fields...)
+	}
+	return nil
+}
+
+// joinFields appends the violations of b for members that a has none for.
+func joinFields(a, b []errs.Field) []errs.Field {
+	type place struct{ pointer, param string }
+	seen := map[place]bool{}
+	for _, f := range a {
+		seen[place{f.Pointer, f.Param}] = true
+	}
+	for _, f := range b {
+		if !seen[place{f.Pointer, f.Param}] {
+			a = append(a, f)
+		}
+	}
+	return a
+}
+
+// OpenAPI returns the document as indented JSON, the same bytes for the same operations.
+func (a *API) OpenAPI() ([]byte, error) { return marshalDocument(a.huma.OpenAPI()) }
+
+// newAPI makes an API on a gin engine.
+func newAPI(s *Server, engine *gin.Engine, version string) *API {
+	return &API{server: s, huma: humagin.New(engine, humaConfig(version)), names: map[string]string{}}
+}
+
+// routeName returns the documented form of the route that gin matched.
+func (a *API) routeName(c *gin.Context) string {
+	if name, ok := a.names[c.FullPath()]; ok {
+		return name
+	}
+	if path := c.FullPath(); path != "" {
+		return path
+	}
+	return "unmatched"
+}
+
+func statusKey(status int) string { return strconv.Itoa(status) }
+
+// defaultStatus is what success means for an operation that does not say.
+func defaultStatus(op Operation, out reflect.Type) int {
+	if op.Status != 0 {
+		return op.Status
+	}
+	if _, hasBody := out.FieldByName("Body"); hasBody {
+		return http.StatusOK
+	}
+	return http.StatusNoContent
+}

@@ -1,0 +1,70 @@
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Listening is a server whose listeners are open.
+type Listening struct {
+	server      *Server
+	main, admin net.Listener
+}
+
+// Serve answers requests until ctx is done; then it says so on /readyz, closes the listeners, and gives requests in
+// progress DrainTimeout to finish. It returns nil after an orderly end, and an error if a listener failed or requests
+// had to be cut off.
+func (l *Listening) Serve(ctx context.Context) error {
+	s := l.server
+	main, admin := s.httpServer(s.handler), s.httpServer(s.admin)
+	admin.WriteTimeout = 0 // profiles are taken for as long as their reader asks
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(main, l.main) })
+	if l.admin != nil {
+		g.Go(func() error { return serve(admin, l.admin) })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		s.checks.draining.Store(true)
+		time.Sleep(s.cfg.DrainDelay)
+		// The admin listener goes last: it is where the end is watched from.
+		return errors.Join(s.drain(ctx, main), s.drain(ctx, admin))
+	})
+	return g.Wait()
+}
+
+func serve(srv *http.Server, l net.Listener) error {
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return nil
+}
+
+// drain waits for requests in progress, then cuts off what is left.
+func (s *Server) drain(ctx context.Context, srv *http.Server) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		return errors.Join(fmt.Errorf("drain: %w", err), srv.Close())
+	}
+	return nil
+}
+
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           h,
+		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
+		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      s.cfg.WriteTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
+		ErrorLog:          s.errorLog(),
+	}
+}

@@ -1,0 +1,96 @@
+package web
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"iter"
+	"net/http"
+	"reflect"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// MaxLine is the longest line of an NDJSON body in bytes.
+const MaxLine = 64 << 10
+
+// ErrLineTooLong reports a line over MaxLine; what follows it cannot be told apart, so that reading ends there.
+var ErrLineTooLong = errs.New(errs.TooLarge, "line_too_long", "A line of the body is longer than 64 KiB.")
+
+// NDJSONBody is embedded in the input of a streaming operation that reads one T a line from its request body.
+type NDJSONBody[T any] struct {
+	body   io.Reader
+	schema *huma.Schema
+	types  huma.Registry
+}
+
+// Line is one line of an NDJSON body.
+type Line[T any] struct {
+	Number int // from 1; blank lines count but are not delivered
+	Value  T
+	Err    error // Malformed or Invalid with pointers: the line is not a T; Value is then zero
+}
+
+// Resolve implements huma.Resolver: it takes hold of the body.
+func (b *NDJSONBody[T]) Resolve(hc huma.Context) []error {
+	c := humagin.Unwrap(hc)
+	b.body = c.Request.Body
+	r := requestFrom(c.Request.Context())
+	b.types = r.route.api.huma.OpenAPI().Components.Schemas
+	b.schema = b.types.Schema(reflect.TypeFor[T](), true, "")
+	return nil
+}
+
+// recordType tells Register the type of a line, for the OpenAPI document.
+func (*NDJSONBody[T]) recordType() reflect.Type { return reflect.TypeFor[T]() }
+
+// Lines delivers the lines in order. The second value is not nil once, at the end, if the body could not be read to its
+// end: the client went away or stalled, or ErrLineTooLong.
+func (b *NDJSONBody[T]) Lines() iter.Seq2[Line[T], error] {
+	return func(yield func(Line[T], error) bool) {
+		scanner := bufio.NewScanner(b.body)
+		scanner.Buffer(make([]byte, 0, 4<<10), MaxLine)
+		number := 0
+		for scanner.Scan() {
+			number++
+			if len(scanner.Bytes()) == 0 {
+				continue
+			}
+			line := Line[T]{Number: number}
+			line.Err = decodeStrict(scanner.Bytes(), b.types, b.schema, &line.Value)
+			if !yield(line, nil) {
+				return
+			}
+		}
+		err := scanner.Err()
+		if errors.Is(err, bufio.ErrTooLong) {
+			err = ErrLineTooLong
+		}
+		if err != nil {
+			yield(Line[T]{Number: number + 1}, err)
+		}
+	}
+}
+
+// streamBody is a request body of any length: it cuts off a client that stalls, and knows whether it was read to its end.
+type streamBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	ended   bool
+}
+
+// Read implements io.Reader.
+func (b *streamBody) Read(p []byte) (int, error) {
+	if err := b.control.SetReadDeadline(time.Now().Add(streamStall)); err != nil {
+		return 0, err
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.ended = true
+	}
+	return n, err
+}

@@ -1,0 +1,101 @@
+package web
+
+import (
+	"errors"
+	"fmt"
+	"log"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// observe is the outermost middleware: it attaches the request, turns panics into problems, and writes the access log
+// and the metrics.
+func (s *Server) observe(api *API) gin.HandlerFunc {
+	return func(c *gin.Context) {
+		start := time.Now()
+		req := s.begin(c)
+		s.metrics.inFlight.Inc()
+		defer func() {
+			s.metrics.inFlight.Dec()
+			panicked := s.recovered(c, req, recover())
+			s.record(c, req, api.routeName(c), time.Since(start))
+			if panicked && c.Writer.Written() {
+				panic(http.ErrAbortHandler) // only a broken connection still tells the client that its answer is not whole
+			}
+		}()
+		if !isText(c.Request.URL.Path) {
+			s.abort(c, problemOf(req, ErrNotFound))
+			return
+		}
+		c.Next()
+	}
+}
+
+// isText reports whether s is valid UTF-8 without NUL: what PostgreSQL stores as text.
+func isText(s string) bool {
+	return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s)
+}
+
+// recovered handles what a handler panicked with, if anything.
+func (s *Server) recovered(c *gin.Context, req *request, v any) bool {
+	if v == nil {
+		return false
+	}
+	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		return true // a stream that broke off; req.failure says why
+	}
+	req.failure = fmt.Errorf("panic: %v", v)
+	s.log.LogAttrs(req, slog.LevelError, "panic", slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	if !c.Writer.Written() {
+		c.Writer.Header().Del("Content-Length")
+		s.abort(c, newProblem(req, http.StatusInternalServerError, errs.ErrInternal.Code, errs.ErrInternal.Message))
+		return false
+	}
+	return true
+}
+
+// record writes the access log line and the metrics of an answered request. The route stands for the path, and queries
+// are left out: either may hold what must not be logged, such as e-mail addresses.
+func (s *Server) record(c *gin.Context, req *request, route string, took time.Duration) {
+	status := c.Writer.Status()
+	s.metrics.observe(c.Request.Method, route, status, took)
+	if req.failure != nil && status >= http.StatusInternalServerError {
+		s.log.LogAttrs(req, slog.LevelError, "request failed", slog.Any("error", req.failure))
+	} else if req.failure != nil {
+		s.log.LogAttrs(req, slog.LevelWarn, "stream broke off", slog.Any("error", req.failure))
+	}
+	s.log.LogAttrs(req, slog.LevelInfo, "request",
+		slog.String("method", c.Request.Method),
+		slog.String("route", route),
+		slog.Int("status", status),
+		slog.Duration("duration", took),
+		slog.Int("bytes", max(c.Writer.Size(), 0)),
+		slog.String("caller", req.caller.ID),
+		slog.String("ip", req.info.IP),
+	)
+}
+
+// LogAttrs returns what every log record of a request carries; telemetry's logger asks for it.
+func LogAttrs(r RequestInfo) []slog.Attr {
+	if r.ID == "" {
+		return nil
+	}
+	attrs := []slog.Attr{slog.String("request_id", r.ID)}
+	if r.TraceID != "" {
+		attrs = append(attrs, slog.String("trace_id", r.TraceID))
+	}
+	return attrs
+}
+
+// errorLog passes on what net/http itself reports, such as broken TLS handshakes.
+func (s *Server) errorLog() *log.Logger {
+	return slog.NewLogLogger(s.log.Handler(), slog.LevelWarn)
+}

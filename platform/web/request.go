@@ -1,0 +1,183 @@
+package web
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+	"github.com/google/uuid"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// CallerKind says what sort of credential a request carries.
+type CallerKind uint8
+
+// The kinds of caller.
+const (
+	Anonymous CallerKind = iota // no credential, on an operation that needs none
+	Key                         // an API key
+	Session                     // a session token
+)
+
+// String returns the kind's name as audit events and logs show it.
+func (k CallerKind) String() string {
+	switch k {
+	case Key:
+		return "api_key"
+	case Session:
+		return "user"
+	default:
+		return "anonymous"
+	}
+}
+
+// Caller is who makes a request, as far as the credential proves it.
+type Caller struct {
+	Kind      CallerKind
+	ID        string    // the key's name, or the user's TypeID; empty for Anonymous
+	UserID    uuid.UUID // of a Session
+	SessionID uuid.UUID // of a Session
+	scopes    scopeSet
+}
+
+// Has reports whether the caller's API key grants scope. A session has no scopes.
+func (c Caller) Has(scope string) bool { return c.scopes.has(scope) }
+
+// Owns reports whether the caller is a session of this user.
+func (c Caller) Owns(userID uuid.UUID) bool { return c.Kind == Session && c.UserID == userID }
+
+// RequestInfo describes a request as audit events and logs record it.
+type RequestInfo struct {
+	ID        string // X-Request-ID, given or generated
+	TraceID   string // of traceparent (W3C Trace Context): 32 hexadecimal digits, or empty
+	IP        string // of the client, as far as trusted proxies tell it
+	UserAgent string // at most 512 bytes
+	NoCache   bool   // the client asked for Cache-Control: no-cache
+}
+
+// CallerFrom returns who makes the request that ctx belongs to.
+func CallerFrom(ctx context.Context) Caller {
+	if r := requestFrom(ctx); r != nil {
+		return r.caller
+	}
+	return Caller{}
+}
+
+// RequestFrom describes the request that ctx belongs to; it is zero in background work.
+func RequestFrom(ctx context.Context) RequestInfo {
+	if r := requestFrom(ctx); r != nil {
+		return r.info
+	}
+	return RequestInfo{}
+}
+
+// request is all that is known of one request. It is itself the request's context, so that one allocation carries
+// everything the handlers ask for.
+type request struct {
+	context.Context
+	server     *Server
+	route      *route // nil until an operation matched
+	info       RequestInfo
+	caller     Caller
+	url        *url.URL
+	header     http.Header  // of the response
+	violations []errs.Field // that the body's schema found and the operation's own check may add to
+	failure    error        // the cause of a 5xx, for the log
+}
+
+type requestKey struct{}
+
+// Value implements context.Context.
+func (r *request) Value(key any) any {
+	if key == (requestKey{}) {
+		return r
+	}
+	return r.Context.Value(key)
+}
+
+func requestFrom(ctx context.Context) *request {
+	r, _ := ctx.Value(requestKey{}).(*request)
+	return r
+}
+
+// begin attaches a request to the gin context.
+func (s *Server) begin(c *gin.Context) *request {
+	in := c.Request
+	r := &request{Context: in.Context(), server: s, url: in.URL, header: c.Writer.Header()}
+	r.info = RequestInfo{
+		ID:        requestID(in.Header),
+		TraceID:   traceID(in.Header.Get("Traceparent")),
+		IP:        c.ClientIP(),
+		UserAgent: userAgent(in.Header.Get("User-Agent")),
+		NoCache:   strings.Contains(in.Header.Get("Cache-Control"), "no-cache"),
+	}
+	c.Request = in.WithContext(r)
+	r.header["X-Request-Id"] = []string{r.info.ID}
+	r.header["Cache-Control"] = noStore
+	r.header["X-Content-Type-Options"] = noSniff
+	return r
+}
+
+// Header values that every response shares; net/http only reads them.
+var (
+	noStore = []string{"no-store"}
+	noSniff = []string{"nosniff"}
+)
+
+const maxRequestID = 128
+
+// requestID takes the client's id if it is short and plain enough to be logged and echoed, or makes one.
+func requestID(h http.Header) string {
+	if given := h.Get("X-Request-Id"); given != "" && len(given) <= maxRequestID && isPlain(given) {
+		return given
+	}
+	var b [16]byte
+	rand.Read(b[:]) // never fails (crypto/rand)
+	return hex.EncodeToString(b[:])
+}
+
+func isPlain(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z':
+		case c == '-', c == '_', c == '.', c == ':', c == '/', c == '+', c == '=':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// traceID returns the trace id of a traceparent header (W3C Trace Context, version 00), or "" for a malformed one,
+// which the specification asks to ignore.
+func traceID(parent string) string {
+	const length = len("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
+	if len(parent) < length || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' || parent[:2] == "ff" {
+		return ""
+	}
+	id := parent[3:35]
+	if !isLowerHex(parent[:2]) || !isLowerHex(id) || !isLowerHex(parent[36:52]) || strings.Trim(id, "0") == "" {
+		return ""
+	}
+	return id
+}
+
+func isLowerHex(s string) bool {
+	return strings.Trim(s, "0123456789abcdef") == ""
+}
+
+const maxUserAgent = 512
+
+// userAgent makes the header fit for storage: bounded, and valid UTF-8 without NUL as PostgreSQL demands.
+func userAgent(s string) string {
+	if len(s) > maxUserAgent {
+		s = s[:maxUserAgent]
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, ""), "\x00", "")
+}

@@ -1,0 +1,227 @@
+package web
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/validation"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// codeType is the code of a value that is of another type than its member, so that the body cannot be decoded.
+const codeType = "type"
+
+// huma is customised through package variables. Its messages become our codes and words, in the form
+// code|message|member, where member completes the pointer. None repeats the rejected value.
+func init() {
+	huma.ValidateStrictCasing = true
+	huma.DefaultArrayNullable = false
+	huma.NewError = func(status int, msg string, errors ...error) huma.StatusError {
+		return humaProblem(nil, status, msg, errors...)
+	}
+	huma.NewErrorWithContext = humaProblem
+
+	validation.MsgUnexpectedProperty = "unknown_member|This call has no such member."
+	validation.MsgExpectedRequiredProperty = "required|Is required.|%s"
+	validation.MsgExpectedDependentRequiredProperty = "required|Is required.|%s%.0s"
+	validation.MsgExpectedBoolean = "type|Must be true or false."
+	validation.MsgExpectedNumber = "type|Must be a number."
+	validation.MsgExpectedInteger = "type|Must be a whole number."
+	validation.MsgExpectedString = "type|Must be a string."
+	validation.MsgExpectedArray = "type|Must be an array."
+	validation.MsgExpectedObject = "type|Must be an object."
+	validation.MsgExpectedOneOf = "not_allowed|Must be one of: %s."
+	validation.MsgExpectedConst = "not_allowed|Must be %v."
+	validation.MsgExpectedMinimumNumber = "too_small|Must be at least %v."
+	validation.MsgExpectedExclusiveMinimumNumber = "too_small|Must be more than %v."
+	validation.MsgExpectedMaximumNumber = "too_large|Must be at most %v."
+	validation.MsgExpectedExclusiveMaximumNumber = "too_large|Must be less than %v."
+	validation.MsgExpectedNumberBeMultipleOf = "not_multiple|Must be a multiple of %v."
+	validation.MsgExpectedMinLength = "too_short|Must have at least %d characters."
+	validation.MsgExpectedMaxLength = "too_long|Must have at most %d characters."
+	validation.MsgExpectedBePattern = "format|Must be %s."
+	validation.MsgExpectedMatchPattern = "format|Does not have the form that the API's description asks for.%.0s"
+	validation.MsgExpectedMinItems = "too_few|Must have at least %d elements."
+	validation.MsgExpectedMaxItems = "too_many|Must have at most %d elements."
+	validation.MsgExpectedMinProperties = "too_few|Must have at least %d members."
+	validation.MsgExpectedMaxProperties = "too_many|Must have at most %d members."
+	validation.MsgExpectedArrayItemsUnique = "not_unique|Its elements must differ."
+	validation.MsgExpectedRFC3339DateTime = "format|Must be a date and time as RFC 3339 has it, such as 2026-01-31T12:00:00Z."
+	validation.MsgExpectedRFC3339Date = "format|Must be a date such as 2026-01-31."
+	validation.MsgExpectedRFC5322Email = "format|Must be an e-mail address.%.0s"
+	validation.MsgExpectedRFC5322EmailBare = "format|Must be an e-mail address."
+	validation.MsgExpectedRFC3986URI = "format|Must be a URI.%.0s"
+	validation.MsgExpectedRFC3986AbsoluteURI = "format|Must be a URI with a scheme."
+	validation.MsgExpectedMatchAtLeastOneSchema = "not_allowed|Matches none of the forms that this member may have."
+	validation.MsgExpectedMatchExactlyOneSchema = "not_allowed|Matches none of the forms that this member may have."
+}
+
+// jsonFormat reads and writes JSON for huma. Bodies have been checked when it reads them.
+var jsonFormat = huma.Format{
+	Marshal: func(w io.Writer, v any) error {
+		enc := json.NewEncoder(w)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	},
+	Unmarshal: decodeJSON,
+}
+
+// decodeJSON is json.Unmarshal with errors that can be shown: those that the schema lets through, such as 1e30 for an
+// int64.
+func decodeJSON(data []byte, v any) error {
+	err := json.Unmarshal(data, v)
+	var mismatch *json.UnmarshalTypeError
+	if errors.As(err, &mismatch) {
+		return fmt.Errorf("%s|Is out of range or of another type.|%s", codeType, strings.ReplaceAll(mismatch.Field, ".", "/"))
+	}
+	if err != nil {
+		return errors.New("format|Does not have the form that the API's description asks for.")
+	}
+	return nil
+}
+
+// validate holds a parsed body against its schema.
+func validate(types huma.Registry, schema *huma.Schema, tree any) []errs.Field {
+	var res huma.ValidateResult
+	huma.Validate(types, schema, huma.NewPathBuffer(nil, 0), huma.ModeWriteToServer, tree, &res)
+	fields := forbiddenNulls(types, schema, tree, "")
+	for _, err := range res.Errors {
+		var d *huma.ErrorDetail
+		if errors.As(err, &d) && len(fields) < maxFields {
+			fields = append(fields, fieldOf(d.Message, d.Location, tree))
+		}
+	}
+	// huma walks maps: give the same request the same answer.
+	slices.SortStableFunc(fields, func(a, b errs.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
+	return fields
+}
+
+// forbiddenNulls finds optional members that are null and must not be, which huma takes for absent.
+func forbiddenNulls(types huma.Registry, s *huma.Schema, tree any, pointer string) []errs.Field {
+	for s != nil && s.Ref != "" {
+		s = types.SchemaFromRef(s.Ref)
+	}
+	if s == nil {
+		return nil
+	}
+	var out []errs.Field
+	switch v := tree.(type) {
+	case map[string]any:
+		for name, member := range v {
+			ms := s.Properties[name]
+			if ms == nil {
+				continue
+			}
+			at := pointer + "/" + pointerToken(name)
+			if member == nil && !ms.Nullable && ms.Type != "" && !slices.Contains(s.Required, name) {
+				out = append(out, errs.Field{Pointer: at, Code: "null", Message: "Must not be null."})
+			}
+			out = append(out, forbiddenNulls(types, ms, member, at)...)
+		}
+	case []any:
+		for i, element := range v {
+			out = append(out, forbiddenNulls(types, s.Items, element, pointer+"/"+strconv.Itoa(i))...)
+		}
+	}
+	return out
+}
+
+// fieldOf makes a violation of the body out of one of huma's messages and its location in tree.
+func fieldOf(message, location string, tree any) errs.Field {
+	code, words, member := cutMessage(message)
+	pointer := pointerAt(location, tree)
+	if member != "" {
+		pointer += "/" + member
+	}
+	return errs.Field{Pointer: pointer, Code: code, Message: words}
+}
+
+// cutMessage takes apart code|message|member. Messages of huma's that init leaves alone say nothing to the client.
+func cutMessage(message string) (code, words, member string) {
+	parts := strings.SplitN(message, "|", 3)
+	switch len(parts) {
+	case 2:
+		return parts[0], parts[1], ""
+	case 3:
+		return parts[0], parts[1], parts[2]
+	}
+	return "format", "Does not have the form that the API's description asks for.", ""
+}
+
+// pointerAt turns huma's location (items[3].tags) into a JSON pointer. Names may hold dots and brackets themselves:
+// tree tells which reading is meant.
+func pointerAt(location string, tree any) string {
+	location = strings.TrimPrefix(location, ".")
+	if location == "" {
+		return ""
+	}
+	switch v := tree.(type) {
+	case map[string]any:
+		for name, member := range v {
+			rest, ok := strings.CutPrefix(location, name)
+			if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+				if p := pointerAt(rest, member); rest == "" || p != "" {
+					return "/" + pointerToken(name) + p
+				}
+			}
+		}
+	case []any:
+		index, rest, ok := strings.Cut(strings.TrimPrefix(location, "["), "]")
+		i, err := strconv.Atoi(index)
+		if ok && err == nil && i < len(v) {
+			return "/" + index + pointerAt(rest, v[i])
+		}
+	}
+	return ""
+}
+
+// humaProblem renders the errors that huma finds itself: in parameters, and in bodies that the schema let through.
+func humaProblem(hc huma.Context, status int, _ string, found ...error) huma.StatusError {
+	if hc == nil {
+		return &Problem{Status: status} // huma asks for the type at start
+	}
+	ctx := hc.Context()
+	if status >= http.StatusInternalServerError {
+		return problemOf(ctx, errors.Join(found...))
+	}
+	var fields []errs.Field
+	if r := requestFrom(ctx); r != nil {
+		fields = r.violations
+	}
+	for _, err := range found {
+		var d *huma.ErrorDetail
+		if !errors.As(err, &d) {
+			continue
+		}
+		if strings.HasPrefix(d.Location, "path.") {
+			return problemOf(ctx, ErrNotFound) // nothing can be there
+		}
+		fields = append(fields, parameterField(d))
+	}
+	return problemOf(ctx, errs.ErrInvalid.With(fields...))
+}
+
+// parameterField makes a violation out of one of huma's for a parameter, at query.limit or the like.
+func parameterField(d *huma.ErrorDetail) errs.Field {
+	in, name, _ := strings.Cut(d.Location, ".")
+	if in == "body" {
+		return fieldOf(d.Message, "", nil)
+	}
+	code, words, _ := cutMessage(d.Message)
+	switch {
+	case strings.HasPrefix(d.Message, "required "):
+		code, words = "required", "Is required."
+	case strings.HasPrefix(d.Message, "invalid "):
+		code, words = codeType, "Is not of the type that this parameter has."
+	}
+	name, _, _ = strings.Cut(name, "[")
+	return errs.Field{Param: name, Code: code, Message: words}
+}
