@@ -139,6 +139,9 @@ func keep(dir string) error {
 	if err := os.Chmod(stateDir, 0o711); err != nil { //nolint:gosec // PostgreSQL may run as another user
 		return err
 	}
+	if err := os.Setenv("TMPDIR", stateDir); err != nil { // for the server's socket to be removed with it
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))

@@ -33,7 +33,11 @@ func Try(path string) (*Lock, error) { return take(path, syscall.LOCK_EX|syscall
 func Wait(path string) (*Lock, error) { return take(path, syscall.LOCK_EX) }
 
 // Unlock releases the lock. The file stays: removing it would let two processes lock two files of one name.
-func (l *Lock) Unlock() error { return l.file.Close() }
+//
+// Closing the file would release the lock too, but not while a child that is being started still has its descriptors.
+func (l *Lock) Unlock() error {
+	return errors.Join(flock(l.file, syscall.LOCK_UN), l.file.Close())
+}
 
 func take(path string, how int) (*Lock, error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
