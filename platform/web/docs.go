@@ -1,13 +1,26 @@
 package web
 
 import (
+	"bytes"
+	"compress/gzip"
+	"embed"
+	"io"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/gin-gonic/gin"
 )
 
-// mountDocs serves the OpenAPI document. It is rendered on first use, when all modules have registered.
+//go:embed docs/index.html docs/start.js docs/*.gz
+var docsFiles embed.FS
+
+// docsPolicy lets the reader load its own files and the description, and nothing else.
+const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; " +
+	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// mountDocs serves the OpenAPI document and a reader for it. The document is rendered on first use, when all modules
+// have registered.
 func (s *Server) mountDocs(e *gin.Engine) {
 	document := sync.OnceValues(s.api.OpenAPI)
 	e.GET("/openapi.json", func(c *gin.Context) {
@@ -18,4 +31,43 @@ func (s *Server) mountDocs(e *gin.Engine) {
 		}
 		c.Data(http.StatusOK, jsonType, doc)
 	})
+	e.GET("/docs", s.docsFile("index.html", "text/html; charset=utf-8"))
+	e.GET("/docs/start.js", s.docsFile("start.js", "text/javascript; charset=utf-8"))
+	e.GET("/docs/swagger-ui-bundle.js", s.docsFile("swagger-ui-bundle.js.gz", "text/javascript; charset=utf-8"))
+	e.GET("/docs/swagger-ui.css", s.docsFile("swagger-ui.css.gz", "text/css; charset=utf-8"))
+}
+
+// docsFile serves an embedded file; packed ones as they are, to clients that can unpack.
+func (s *Server) docsFile(name, contentType string) gin.HandlerFunc {
+	data, err := docsFiles.ReadFile("docs/" + name)
+	if err != nil {
+		panic(err) // the files are embedded
+	}
+	packed := strings.HasSuffix(name, ".gz")
+	return func(c *gin.Context) {
+		c.Header("Content-Security-Policy", docsPolicy)
+		c.Header("Referrer-Policy", "no-referrer")
+		body := data
+		if packed {
+			c.Header("Cache-Control", "public, max-age=3600")
+			c.Header("Vary", "Accept-Encoding")
+			if strings.Contains(c.GetHeader("Accept-Encoding"), "gzip") {
+				c.Header("Content-Encoding", "gzip")
+			} else {
+				body = unpack(data)
+			}
+		}
+		c.Data(http.StatusOK, contentType, body)
+	}
+}
+
+func unpack(data []byte) []byte {
+	r, err := gzip.NewReader(bytes.NewReader(data))
+	if err == nil {
+		data, err = io.ReadAll(r)
+	}
+	if err != nil {
+		panic(err) // the files are embedded
+	}
+	return data
 }

@@ -21,7 +21,7 @@ const (
 func humaConfig(version string) huma.Config {
 	cfg := huma.DefaultConfig("Strata", version)
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", ""
-	cfg.CreateHooks = nil // no $schema members and links in answers
+	cfg.CreateHooks = nil                                                          // no $schema members and links in answers
 	cfg.Formats = map[string]huma.Format{jsonType: jsonFormat, "json": jsonFormat} // "json" is how huma finds any +json
 	cfg.Info.Description = "Accounts for applications: users, sessions, preferences and an audit log."
 	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
@@ -83,14 +84,15 @@ func (s *Server) record(c *gin.Context, req *request, route string, took time.Du
 	)
 }
 
-// LogAttrs returns what every log record of a request carries; telemetry's logger asks for it.
-func LogAttrs(r RequestInfo) []slog.Attr {
-	if r.ID == "" {
+// LogAttrs returns what every log record of a request carries: a telemetry.ContextAttrs.
+func LogAttrs(ctx context.Context) []slog.Attr {
+	r := requestFrom(ctx)
+	if r == nil {
 		return nil
 	}
-	attrs := []slog.Attr{slog.String("request_id", r.ID)}
-	if r.TraceID != "" {
-		attrs = append(attrs, slog.String("trace_id", r.TraceID))
+	attrs := []slog.Attr{slog.String("request_id", r.info.ID)}
+	if r.info.TraceID != "" {
+		attrs = append(attrs, slog.String("trace_id", r.info.TraceID))
 	}
 	return attrs
 }

@@ -50,10 +50,10 @@ type Problem struct {
 
 // Violation is one rule that a request breaks. It never repeats the rejected value.
 type Violation struct {
-	Pointer   string `json:"pointer,omitempty" doc:"JSON pointer (RFC 6901) into the body."`
-	Parameter string `json:"parameter,omitempty" doc:"Name of a query, path or header parameter."`
-	Code      string `json:"code" doc:"The rule, for programs; stable."`
-	Message   string `json:"message" doc:"The rule in words."`
+	Pointer   *string `json:"pointer,omitempty" doc:"JSON pointer (RFC 6901) into the body; empty for the body itself."`
+	Parameter string  `json:"parameter,omitempty" doc:"Name of a query, path or header parameter."`
+	Code      string  `json:"code" doc:"The rule, for programs; stable."`
+	Message   string  `json:"message" doc:"The rule in words."`
 }
 
 // Error implements error, for huma.
@@ -116,7 +116,11 @@ func problemOf(ctx context.Context, err error) *Problem {
 	e := classify(ctx, err)
 	p := newProblem(ctx, statuses[e.Kind], e.Code, e.Message)
 	for _, f := range e.Fields {
-		p.Errors = append(p.Errors, Violation{Pointer: f.Pointer, Parameter: f.Param, Code: f.Code, Message: f.Message})
+		v := Violation{Parameter: f.Param, Code: f.Code, Message: f.Message}
+		if f.Param == "" {
+			v.Pointer = &f.Pointer
+		}
+		p.Errors = append(p.Errors, v)
 	}
 	if e.RetryAfter > 0 {
 		p.header["Retry-After"] = []string{seconds(e.RetryAfter)}
