@@ -1,0 +1,147 @@
+package auditlog
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/strata-accounts/strata/platform/db"
+)
+
+// DirectRepository is the first rung: the SQL that a team has today, written by hand on database/sql.
+type DirectRepository struct {
+	db *db.DB
+}
+
+var _ Repository = (*DirectRepository)(nil)
+
+// NewDirectRepository returns a DirectRepository on this pool.
+func NewDirectRepository(d *db.DB) *DirectRepository { return &DirectRepository{db: d} }
+
+// eventColumns are what scanEvent takes, from audit_events e and audit_origins o.
+const eventColumns = `e.id, e.occurred_at, e.action, e.actor_type, e.actor_id, e.target_type, e.target_id, e.origin,
+	e.request_id, e.recorded_by, e.metadata, coalesce(o.ip, ''), coalesce(o.user_agent, '')`
+
+// withOrigin joins events with their origins, as far as those have not been erased.
+const withOrigin = ` e LEFT JOIN audit_origins o ON o.hash = e.origin AND o.occurred_at = e.occurred_at`
+
+func scanEvent(row interface{ Scan(dest ...any) error }, more ...any) (Event, error) {
+	var e Event
+	err := row.Scan(append([]any{
+		&e.ID, &e.OccurredAt, &e.Action, &e.Actor.Type, &e.Actor.ID, &e.Target.Type, &e.Target.ID, &e.Origin,
+		&e.RequestID, &e.RecordedBy, (*[]byte)(&e.Metadata), &e.IP, &e.UserAgent,
+	}, more...)...)
+	return e, translate(err)
+}
+
+// translate maps an error of the database to the module's.
+func translate(err error) error {
+	if db.IsNoRows(err) {
+		return ErrNotFound
+	}
+	return db.Translate(err, nil)
+}
+
+// ByID implements Reader.
+func (r *DirectRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
+	return scanEvent(r.db.Querier(ctx).QueryRowContext(ctx,
+		`SELECT `+eventColumns+` FROM audit_events`+withOrigin+` WHERE e.id = $1`, id))
+}
+
+// List implements Reader.
+func (r *DirectRepository) List(ctx context.Context, f Filter) ([]Event, error) {
+	query, args := listQuery(f)
+	rows, err := r.db.Querier(ctx).QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer rows.Close()
+	page := make([]Event, 0, f.Limit)
+	for rows.Next() {
+		e, err := scanEvent(rows)
+		if err != nil {
+			return nil, err
+		}
+		page = append(page, e)
+	}
+	return page, translate(rows.Err())
+}
+
+// listQuery reads each of the filter's branches along its index, no further than the page needs, and joins the origins
+// to the page alone.
+func listQuery(f Filter) (string, []any) {
+	const order = ` ORDER BY occurred_at DESC, id DESC LIMIT $1`
+	args := []any{f.Limit}
+	var branches []string
+	for _, conditions := range f.branches() {
+		where := []string{"true"}
+		for _, c := range conditions {
+			for _, arg := range c.args {
+				args = append(args, arg)
+				c.sql = strings.Replace(c.sql, "?", fmt.Sprintf("$%d", len(args)), 1)
+			}
+			where = append(where, c.sql)
+		}
+		branches = append(branches, `(SELECT * FROM audit_events WHERE `+strings.Join(where, " AND ")+order+`)`)
+	}
+	page := branches[0]
+	if len(branches) > 1 {
+		page = `(` + strings.Join(branches, ` UNION ALL `) + order + `)`
+	}
+	return `SELECT ` + eventColumns + ` FROM ` + page + withOrigin +
+		` ORDER BY e.occurred_at DESC, e.id DESC`, args
+}
+
+// Append implements Repository. A batch is one statement whatever its size.
+func (r *DirectRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
+	var e struct {
+		id, action, actorType, actorID, targetType, targetID, requestID, recordedBy, metadata []string
+		origin                                                                                [][]byte
+	}
+	for _, ev := range events {
+		e.id = append(e.id, ev.ID.String())
+		e.action = append(e.action, ev.Action)
+		e.actorType = append(e.actorType, ev.Actor.Type)
+		e.actorID = append(e.actorID, ev.Actor.ID)
+		e.targetType = append(e.targetType, ev.Target.Type)
+		e.targetID = append(e.targetID, ev.Target.ID)
+		e.origin = append(e.origin, ev.Origin)
+		e.requestID = append(e.requestID, ev.RequestID)
+		e.recordedBy = append(e.recordedBy, ev.RecordedBy)
+		e.metadata = append(e.metadata, string(ev.Metadata))
+	}
+	var o struct {
+		subjectID, ip, userAgent []string
+		hash, salt               [][]byte
+	}
+	for _, or := range origins {
+		o.hash = append(o.hash, or.Hash)
+		o.subjectID = append(o.subjectID, or.SubjectID)
+		o.salt = append(o.salt, or.Salt)
+		o.ip = append(o.ip, or.IP)
+		o.userAgent = append(o.userAgent, or.UserAgent)
+	}
+	var occurredAt time.Time
+	err := r.db.Querier(ctx).QueryRowContext(ctx, `
+		WITH origins AS (
+			INSERT INTO audit_origins (hash, subject_id, salt, ip, user_agent)
+			SELECT * FROM unnest($11::bytea[], $12::text[], $13::bytea[], $14::text[], $15::text[])
+		), events AS (
+			INSERT INTO audit_events (id, action, actor_type, actor_id, target_type, target_id, origin, request_id, recorded_by, metadata)
+			SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+				$9::text[], $10::json[])
+		)
+		SELECT now()`,
+		e.id, e.action, e.actorType, e.actorID, e.targetType, e.targetID, e.origin, e.requestID, e.recordedBy, e.metadata,
+		o.hash, o.subjectID, o.salt, o.ip, o.userAgent).Scan(&occurredAt)
+	return occurredAt, translate(err)
+}
+
+// EraseOrigins implements Repository.
+func (r *DirectRepository) EraseOrigins(ctx context.Context, subjectID string) error {
+	_, err := r.db.Querier(ctx).ExecContext(ctx, `DELETE FROM audit_origins WHERE subject_id = $1`, subjectID)
+	return translate(err)
+}
