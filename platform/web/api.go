@@ -1,7 +1,16 @@
+// Package web serves the API: two listeners, and between them and the modules' handlers everything that is the same for
+// all operations. An operation is registered with who may call it, its limits and its types (Register); from that follow
+// authentication, strict decoding, problems (RFC 9457), conditional requests, pages, idempotency keys, streams, and the
+// OpenAPI document.
+//
+// What every answer keeps to: errors are application/problem+json with a stable code and never repeat a rejected value
+// or show an internal cause; ids in paths that cannot exist are 404, while in queries and bodies they are 422; unknown
+// query parameters and members are 422; Cache-Control is no-store.
 package web
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"strconv"
@@ -56,14 +65,11 @@ func Register[I, O any](api *API, op Operation, h func(context.Context, *I) (*O,
 			return nil, problemOf(ctx, err)
 		}
 		out, err := h(ctx, in)
-		switch err := err.(type) {
-		case nil:
-			return out, nil
-		case notModified:
-			return nil, err
-		default:
-			return nil, problemOf(ctx, err)
+		var unchanged notModified
+		if err == nil || errors.As(err, &unchanged) {
+			return out, err
 		}
+		return nil, problemOf(ctx, err)
 	})
 	r.registered()
 }

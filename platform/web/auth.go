@@ -125,10 +125,11 @@ func (s *Server) verifySession(ctx context.Context, token string) (Caller, error
 		return Caller{}, ErrCredentialInvalid
 	}
 	userID, sessionID, err := s.sessions.VerifySession(ctx, token)
-	if errs.KindOf(err) == errs.Unauthenticated && err != nil {
+	switch {
+	case err == nil:
+	case errs.KindOf(err) == errs.Unauthenticated:
 		return Caller{}, ErrCredentialInvalid.Wrap(err)
-	}
-	if err != nil {
+	default:
 		return Caller{}, err
 	}
 	return Caller{Kind: Session, ID: ids.Format("user", userID), UserID: userID, SessionID: sessionID}, nil

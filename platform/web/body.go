@@ -182,7 +182,7 @@ func checkBody(data []byte, types huma.Registry, schema *huma.Schema) (fields []
 	if err != nil {
 		return nil, false, err
 	}
-	fields = append(fields, validate(types, schema, tree)...)
+	fields = joinFields(fields, validate(types, schema, tree))
 	mistyped := slices.ContainsFunc(fields, func(f errs.Field) bool { return f.Code == codeType })
 	return fields, !mistyped, nil
 }

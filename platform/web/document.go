@@ -86,8 +86,11 @@ func (r *route) security() []map[string][]string {
 
 // errors lists the statuses of the problems that a call can meet.
 func (r *route) errors() []int {
-	out := []int{http.StatusNotAcceptable, http.StatusInternalServerError, http.StatusServiceUnavailable}
-	out = append(out, http.StatusUnprocessableEntity) // an unknown query parameter at least
+	// A query string can be malformed, and hold a parameter that is not known, anywhere.
+	out := []int{
+		http.StatusBadRequest, http.StatusNotAcceptable, http.StatusUnprocessableEntity, http.StatusInternalServerError,
+		http.StatusServiceUnavailable,
+	}
 	if !r.auth.Public {
 		out = append(out, http.StatusUnauthorized, http.StatusForbidden)
 	}
@@ -95,14 +98,13 @@ func (r *route) errors() []int {
 		out = append(out, http.StatusNotFound)
 	}
 	if r.body != nil || r.records {
-		out = append(out, http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
-			http.StatusRequestTimeout)
+		out = append(out, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusRequestTimeout)
 	}
 	if r.idempotent {
-		out = append(out, http.StatusBadRequest, http.StatusConflict)
+		out = append(out, http.StatusConflict)
 	}
 	if r.conditional && r.op.Method != http.MethodGet {
-		out = append(out, http.StatusBadRequest, http.StatusPreconditionFailed)
+		out = append(out, http.StatusPreconditionFailed)
 	}
 	if r.op.RateLimit != "" {
 		out = append(out, http.StatusTooManyRequests)

@@ -53,7 +53,7 @@ func (*NDJSONBody[T]) recordType() reflect.Type { return reflect.TypeFor[T]() }
 func (b *NDJSONBody[T]) Lines() iter.Seq2[Line[T], error] {
 	return func(yield func(Line[T], error) bool) {
 		scanner := bufio.NewScanner(b.body)
-		scanner.Buffer(make([]byte, 0, 4<<10), MaxLine)
+		scanner.Buffer(make([]byte, 0, 32<<10), MaxLine)
 		number := 0
 		for scanner.Scan() {
 			number++
@@ -93,4 +93,16 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		b.ended = true
 	}
 	return n, err
+}
+
+// streamDrain is how much of a refused body is still read, so that its sender gets to see why.
+const streamDrain = 256 << 10
+
+// giveUp ends a body that is not wanted any more. The connection cannot be used again: net/http does not know where in
+// the body it is.
+func (b *streamBody) giveUp(answer http.Header) {
+	if !b.ended {
+		_, _ = io.CopyN(io.Discard, b, streamDrain) // an error means that the client has gone
+		answer.Set("Connection", "close")
+	}
 }

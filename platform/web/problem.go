@@ -100,10 +100,14 @@ type httpError struct {
 func (e *httpError) Error() string { return e.code + ": " + e.detail }
 
 var (
-	errNotAcceptable = &httpError{http.StatusNotAcceptable, "not_acceptable",
-		"This call does not answer with any media type that Accept names."}
-	errRequestTimeout = &httpError{http.StatusRequestTimeout, "request_timeout",
-		"The request's body came too slowly."}
+	errNotAcceptable = &httpError{
+		http.StatusNotAcceptable, "not_acceptable",
+		"This call does not answer with any media type that Accept names.",
+	}
+	errRequestTimeout = &httpError{
+		http.StatusRequestTimeout, "request_timeout",
+		"The request's body came too slowly.",
+	}
 )
 
 // problemOf renders an error for the caller. What is not an *errs.Error is shown as an internal error, or as the end of
@@ -174,5 +178,5 @@ func (s *Server) abort(c *gin.Context, p *Problem) {
 	if err != nil {
 		panic(err) // a Problem has only strings
 	}
-	c.Writer.Write(append(body, '\n')) // a failing write means the client has gone
+	_, _ = c.Writer.Write(append(body, '\n')) // a failing write means the client has gone
 }

@@ -46,7 +46,9 @@ func newRoute(api *API, op Operation, in, out reflect.Type) *route {
 	}
 	_, r.conditional = in.FieldByName("Conditional")
 	r.collectQuery(in)
-	r.idempotent = op.Method == http.MethodPost && !op.Streams
+	if r.idempotent = op.Method == http.MethodPost && !op.Streams; r.idempotent && api.server.db == nil {
+		panic(fmt.Sprintf("operation %s: idempotency keys need Deps.DB", op.ID))
+	}
 	if op.RateLimit != "" {
 		limit, ok := api.server.cfg.Limits[op.RateLimit]
 		if !ok {

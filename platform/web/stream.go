@@ -126,6 +126,9 @@ func (w *RecordWriter) finish(err error) {
 	}
 	r := requestFrom(w.c.Request.Context())
 	if !w.sent {
+		if body, ok := w.c.Request.Body.(*streamBody); ok {
+			body.giveUp(w.c.Writer.Header())
+		}
 		r.server.abort(w.c, problemOf(r, err))
 		return
 	}

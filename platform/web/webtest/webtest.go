@@ -80,7 +80,11 @@ func (c *Client) As(credential string) *Client {
 // holds names and values in turn, and may override Content-Type.
 func (c *Client) Do(method, path string, body any, header ...string) *Response {
 	c.t.Helper()
-	req, err := http.NewRequestWithContext(c.t.Context(), method, c.url+path, reader(c.t, body))
+	content, err := reader(body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(c.t.Context(), method, c.url+path, content)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -109,22 +113,19 @@ func (c *Client) Do(method, path string, body any, header ...string) *Response {
 	return out
 }
 
-func reader(t testing.TB, body any) io.Reader {
+func reader(body any) (io.Reader, error) {
 	switch b := body.(type) {
 	case nil:
-		return nil
+		return nil, nil //nolint:nilnil // no body
 	case string:
-		return bytes.NewReader([]byte(b))
+		return bytes.NewReader([]byte(b)), nil
 	case []byte:
-		return bytes.NewReader(b)
+		return bytes.NewReader(b), nil
 	case io.Reader:
-		return b
+		return b, nil
 	}
 	data, err := json.Marshal(body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.NewReader(data)
+	return bytes.NewReader(data), err
 }
 
 // Response is an answer, read to its end.

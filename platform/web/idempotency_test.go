@@ -1,0 +1,149 @@
+package web_test
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/strata-accounts/strata/platform/db/dbtest"
+	"github.com/strata-accounts/strata/platform/web"
+	"github.com/strata-accounts/strata/platform/web/webtest"
+)
+
+const keyHeader = "Idempotency-Key"
+
+func TestIdempotentReplay(t *testing.T) {
+	f := newFixture(t)
+	first := f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k1").Want(201)
+	again := f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k1").Want(201)
+	if string(again.Body) != string(first.Body) {
+		t.Errorf("the second answer is\n%s, want the first\n%s", again.Body, first.Body)
+	}
+	for _, name := range []string{"Location", "Etag", "Content-Type"} {
+		if again.Header.Get(name) != first.Header.Get(name) {
+			t.Errorf("%s is %q, want %q", name, again.Header.Get(name), first.Header.Get(name))
+		}
+	}
+	if first.Header.Get("Idempotency-Replayed") != "" || again.Header.Get("Idempotency-Replayed") != "true" {
+		t.Error("Idempotency-Replayed must be on the second answer, and only there")
+	}
+	if f.toy.calls != 1 {
+		t.Errorf("the handler ran %d times", f.toy.calls)
+	}
+
+	f.Do("POST", "/v1/things", `{"name":"two"}`, keyHeader, "k1").WantProblem(422, "idempotency_key_reused")
+	// A refusal is an answer too.
+	f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k2").WantProblem(409, "thing_exists")
+	f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k2").WantProblem(409, "thing_exists")
+	if f.toy.calls != 2 {
+		t.Errorf("the handler ran %d times, want 2", f.toy.calls)
+	}
+	for _, bad := range []string{"a b", "ü", strings.Repeat("x", 256)} {
+		f.Do("POST", "/v1/things", `{"name":"three"}`, keyHeader, bad).WantProblem(400, "idempotency_key_malformed")
+	}
+}
+
+func TestIdempotencyKeysBelongToTheirCaller(t *testing.T) {
+	f := newFixture(t, func(c *web.Config, _ *web.Deps) {
+		c.Keys = append(c.Keys, webtest.Key("writer", "sk_writer", "things:write"))
+	})
+	f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k").Want(201)
+	f.anyone.As("sk_writer").Do("POST", "/v1/things", `{"name":"two"}`, keyHeader, "k").Want(201)
+	f.anyone.As(readerKey).Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k").WantProblem(403, "scope_missing")
+	f.anyone.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k").WantProblem(401, "unauthenticated")
+}
+
+func TestFailuresAreNotKept(t *testing.T) {
+	f := newFixture(t)
+	f.Do("POST", "/v1/failures/once", nil, keyHeader, "k").WantProblem(503, "busy")
+	f.Do("POST", "/v1/failures/once", nil, keyHeader, "k").Want(204)
+	f.Do("POST", "/v1/failures/once", nil, keyHeader, "k").Want(204)
+	if f.toy.calls != 2 {
+		t.Errorf("the handler ran %d times, want 2", f.toy.calls)
+	}
+	f.Do("POST", "/v1/failures/panic", nil, keyHeader, "p").WantProblem(500, "internal_error")
+	f.Do("POST", "/v1/failures/panic", nil, keyHeader, "p").WantProblem(500, "internal_error") // and not 409
+	f.anyone.Do("POST", "/v1/sign-in", `{"password":"wrong"}`, keyHeader, "s").WantProblem(401, "invalid_credentials")
+	f.anyone.Do("POST", "/v1/sign-in", `{"password":"wrong"}`, keyHeader, "s").WantProblem(401, "invalid_credentials")
+}
+
+func TestConcurrentRequestsWithOneKeyRunOnce(t *testing.T) {
+	f := newFixture(t)
+	var wg sync.WaitGroup
+	statuses := make([]int, 8)
+	for i := range statuses {
+		wg.Go(func() {
+			res := f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k")
+			statuses[i] = res.Status
+			if res.Status == 409 && (!strings.Contains(string(res.Body), "idempotency_in_flight") || res.Header.Get("Retry-After") == "") {
+				t.Errorf("409 with %v\n%s", res.Header, res.Body)
+			}
+		})
+	}
+	wg.Wait()
+	created := 0
+	for _, status := range statuses {
+		if status == http.StatusCreated {
+			created++
+		} else if status != http.StatusConflict {
+			t.Errorf("status %d", status)
+		}
+	}
+	if created == 0 || f.toy.calls != 1 {
+		t.Errorf("%d answers of 201, and the handler ran %d times; want at least one, and once", created, f.toy.calls)
+	}
+}
+
+func TestLeaseOfADeadInstanceRunsOut(t *testing.T) {
+	d := dbtest.Open(t, web.Migrations())
+	f := newFixture(t, func(_ *web.Config, deps *web.Deps) { deps.DB = d })
+	f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k").Want(201)
+	set := func(assignments string) {
+		t.Helper()
+		if _, err := d.SQL().ExecContext(t.Context(), "UPDATE idempotency_keys SET "+assignments); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("status = NULL, answer = NULL") // as if the instance had died in the middle
+	f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k").WantProblem(409, "idempotency_in_flight")
+	set("leased_till = now() - interval '1 second'")
+	f.Do("POST", "/v1/things", `{"name":"two"}`, keyHeader, "k").WantProblem(422, "idempotency_key_reused")
+	f.Do("POST", "/v1/things", `{"name":"one"}`, keyHeader, "k").WantProblem(409, "thing_exists") // ran again
+
+	set("expires_at = now() - interval '1 second'")
+	f.Do("POST", "/v1/things", `{"name":"three"}`, keyHeader, "k").Want(201) // the key is free for another request
+	set("expires_at = now() - interval '1 second'")
+	if n, err := f.server.CleanupIdempotencyKeys(t.Context()); n != 1 || err != nil {
+		t.Errorf("cleanup deleted %d, %v; want 1", n, err)
+	}
+	f.Do("POST", "/v1/things", `{"name":"four"}`, keyHeader, "k").Want(201)
+	if n, err := f.server.CleanupIdempotencyKeys(t.Context()); n != 0 || err != nil {
+		t.Errorf("cleanup deleted %d, %v; want none", n, err)
+	}
+}
+
+func TestKeptAnswersAreSealed(t *testing.T) {
+	d := dbtest.Open(t, web.Migrations())
+	f := newFixture(t, func(_ *web.Config, deps *web.Deps) { deps.DB = d })
+	res := f.anyone.Do("POST", "/v1/sign-in", `{"password":"`+secret+`"}`, keyHeader, "k").Want(200)
+	var body struct{ Token string }
+	res.JSON(&body)
+	var rows string
+	err := d.SQL().QueryRowContext(t.Context(), "SELECT string_agg(encode(k.answer, 'escape') || k::text, '') FROM idempotency_keys k").Scan(&rows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, leak := range []string{body.Token, secret} {
+		if strings.Contains(rows, leak) {
+			t.Errorf("the table shows %q", leak)
+		}
+	}
+	// Guessing the key is not enough: only the same request opens the answer.
+	f.anyone.Do("POST", "/v1/sign-in", `{"password":"guess"}`, keyHeader, "k").WantProblem(422, "idempotency_key_reused")
+	var again struct{ Token string }
+	f.anyone.Do("POST", "/v1/sign-in", `{"password":"`+secret+`"}`, keyHeader, "k").Want(200).JSON(&again)
+	if again.Token != body.Token {
+		t.Error("the same request did not get its first answer")
+	}
+}

@@ -1,0 +1,223 @@
+package web_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/strata-accounts/strata/platform/web"
+	"github.com/strata-accounts/strata/platform/web/webtest"
+)
+
+func bareDeps() web.Deps {
+	return web.Deps{Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(), Checks: &web.Checks{}}
+}
+
+func adminGet(t *testing.T, s *web.Server, target string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.AdminHandler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, target, nil))
+	return w
+}
+
+func TestHealth(t *testing.T) {
+	var failure error
+	s := webtest.NewServer(t, nil, func(_ *web.Config, d *web.Deps) {
+		d.Checks.Add("database", func(context.Context) error { return failure })
+		d.Checks.Add("cache", func(context.Context) error { return nil })
+	})
+	for _, path := range []string{"/livez", "/healthz", "/readyz"} {
+		if w := adminGet(t, s, path); w.Code != 200 {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+	}
+	failure = errors.New("connect: " + secret)
+	w := adminGet(t, s, "/readyz?verbose")
+	var got web.Readiness
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil {
+		t.Fatal(err)
+	}
+	if w.Code != 503 || got.Status != "not_ready" || got.Checks["database"] != "failed" || got.Checks["cache"] != "ok" {
+		t.Errorf("/readyz?verbose: %d %s", w.Code, w.Body)
+	}
+	if strings.Contains(w.Body.String(), secret) {
+		t.Errorf("/readyz?verbose shows the cause: %s", w.Body)
+	}
+	if w := adminGet(t, s, "/livez"); w.Code != 200 {
+		t.Errorf("/livez: %d while a check fails", w.Code)
+	}
+	if w := adminGet(t, s, "/debug/pprof/goroutine?debug=1"); w.Code != 200 || !strings.Contains(w.Body.String(), "goroutine profile") {
+		t.Errorf("pprof: %d", w.Code)
+	}
+}
+
+func TestHungCheckIsBounded(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var c web.Checks
+	c.Add("hung", func(context.Context) error { cancel(); select {} })
+	if ready, failures := c.Run(ctx); ready.Status != "not_ready" || failures["hung"] == nil {
+		t.Errorf("readiness is %+v with %v", ready, failures)
+	}
+}
+
+// listen serves s until the test ends and returns how to end it.
+func listen(t *testing.T, s *web.Server) (stop func() error) {
+	t.Helper()
+	l, err := s.Listen(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.Serve(ctx) }()
+	return func() error { cancel(); return <-ended }
+}
+
+func TestShutdownDrains(t *testing.T) {
+	entered, leave := make(chan struct{}), make(chan struct{})
+	s := webtest.NewServer(t, nil, func(c *web.Config, _ *web.Deps) { c.AdminAddr = "127.0.0.1:0" })
+	web.Register(s.API(), web.Operation{ID: "wait", Method: "GET", Path: "/wait", Auth: web.Auth{Public: true}},
+		func(context.Context, *struct{}) (*struct{}, error) {
+			close(entered)
+			<-leave
+			return nil, nil
+		})
+	stop := listen(t, s)
+	status := make(chan int, 1)
+	go func() {
+		res, err := http.Get("http://" + s.Addr().String() + "/wait")
+		if err != nil {
+			status <- 0
+			return
+		}
+		res.Body.Close()
+		status <- res.StatusCode
+	}()
+	<-entered
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	for adminGet(t, s, "/readyz").Code != http.StatusServiceUnavailable {
+		time.Sleep(time.Millisecond)
+	}
+	close(leave)
+	if err := <-ended; err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+	if got := <-status; got != http.StatusNoContent {
+		t.Errorf("the request in progress got %d, want 204", got)
+	}
+	if _, err := net.Dial("tcp", s.Addr().String()); err == nil {
+		t.Error("the listener is still open")
+	}
+}
+
+func TestListenReportsABusyPort(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s := webtest.NewServer(t, nil, func(c *web.Config, _ *web.Deps) { c.AdminAddr = l.Addr().String() })
+	if _, err := s.Listen(t.Context()); err == nil {
+		t.Error("Listen succeeded on a port that is taken")
+	}
+}
+
+// TestSlowClientsAreCutOff sends a request's first bytes and then nothing: the server must hang up by itself.
+func TestSlowClientsAreCutOff(t *testing.T) {
+	s := webtest.NewServer(t, nil, func(c *web.Config, _ *web.Deps) {
+		c.ReadHeaderTimeout, c.ReadTimeout = 50*time.Millisecond, 100*time.Millisecond
+	})
+	web.Register(s.API(), web.Operation{ID: "put", Method: "PUT", Path: "/put", Auth: web.Auth{Public: true}},
+		func(context.Context, *struct{ Body struct{} }) (*struct{}, error) { return nil, nil })
+	stop := listen(t, s)
+	for name, start := range map[string]string{
+		"headers": "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+		"body":    "PUT /put HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", s.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, start); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil { // for a server that never hangs up
+				t.Fatal(err)
+			}
+			if answer, err := io.ReadAll(conn); err != nil {
+				t.Errorf("the connection is still open: %v", err)
+			} else if name == "body" && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+				t.Errorf("the answer is %q, want 408", answer)
+			}
+		})
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOversizedHeadersAreRefused(t *testing.T) {
+	s := webtest.NewServer(t, nil)
+	stop := listen(t, s)
+	conn, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	go func() { // the server hangs up before it has read all
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nX-Big: "+strings.Repeat("x", 1<<20)+"\r\n\r\n")
+	}()
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("the answer is %d, want 431", res.StatusCode)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDocuments(t *testing.T) {
+	f := newFixture(t)
+	first, second := f.Do("GET", "/openapi.json", nil).Want(200), f.Do("GET", "/openapi.json", nil).Want(200)
+	if string(first.Body) != string(second.Body) {
+		t.Error("/openapi.json differs from call to call")
+	}
+	direct, err := f.server.API().OpenAPI()
+	if err != nil || string(direct) != string(first.Body) {
+		t.Errorf("OpenAPI() differs from what is served (%v)", err)
+	}
+	page := string(f.Do("GET", "/docs", nil).Want(200).Body)
+	for _, file := range []string{"/docs/swagger-ui.css", "/docs/swagger-ui-bundle.js", "/docs/start.js"} {
+		if !strings.Contains(page, `"`+file+`"`) {
+			t.Errorf("/docs does not load %s", file)
+		}
+		res := f.Do("GET", file, nil, "Accept-Encoding", "identity").Want(200)
+		if packed := f.Do("GET", file, nil).Want(200); string(packed.Body) != string(res.Body) { // net/http unpacks
+			t.Errorf("%s: packed and unpacked differ", file)
+		}
+		if csp := res.Header.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'") {
+			t.Errorf("%s: Content-Security-Policy %q", file, csp)
+		}
+	}
+	if strings.Contains(page, "://") {
+		t.Errorf("/docs loads something from elsewhere:\n%s", page)
+	}
+}
