@@ -1,0 +1,206 @@
+package preferences
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/google/uuid"
+	"gorm.io/gorm"
+	"gorm.io/gorm/clause"
+
+	"github.com/strata-accounts/strata/platform/db"
+)
+
+// PostgresRepository is the second rung: GORM models on the bounded pool.
+type PostgresRepository struct {
+	db *db.DB
+}
+
+var _ Repository = (*PostgresRepository)(nil)
+
+// NewPostgresRepository returns a PostgresRepository on this pool.
+func NewPostgresRepository(d *db.DB) *PostgresRepository { return &PostgresRepository{db: d} }
+
+type definitionRow struct {
+	Key         string `gorm:"primaryKey"`
+	Schema      json.RawMessage
+	Default     json.RawMessage `gorm:"column:default_value"`
+	Description string
+	Version     int64     `gorm:"default:1"`
+	CreatedAt   time.Time `gorm:"autoCreateTime:false;default:now()"`
+	UpdatedAt   time.Time `gorm:"autoUpdateTime:false;default:now()"`
+}
+
+func (definitionRow) TableName() string { return "preference_definitions" }
+
+// preferencesRow is what a user's values have in common.
+type preferencesRow struct {
+	UserID    uuid.UUID `gorm:"primaryKey"`
+	Version   int64     `gorm:"default:0"`
+	CreatedAt time.Time `gorm:"autoCreateTime:false;default:now()"`
+	UpdatedAt time.Time `gorm:"autoUpdateTime:false;default:now()"`
+}
+
+func (preferencesRow) TableName() string { return "user_preferences" }
+
+type valueRow struct {
+	UserID uuid.UUID `gorm:"primaryKey"`
+	Key    string    `gorm:"primaryKey"`
+	Value  json.RawMessage
+}
+
+func (valueRow) TableName() string { return "user_preference_values" }
+
+// Definitions implements Reader.
+func (r *PostgresRepository) Definitions(ctx context.Context) (Catalogue, error) {
+	var rows []definitionRow
+	if err := r.db.Gorm(ctx).Order(`key COLLATE "C"`).Find(&rows).Error; err != nil {
+		return Catalogue{}, translate(err)
+	}
+	definitions := make([]Definition, len(rows))
+	for i, row := range rows {
+		definitions[i] = Definition(row)
+	}
+	return newCatalogue(definitions), nil
+}
+
+// CreateDefinition implements Repository.
+func (r *PostgresRepository) CreateDefinition(ctx context.Context, d Definition) (Definition, bool, error) {
+	row := definitionRow{Key: d.Key, Schema: d.Schema, Default: d.Default, Description: d.Description}
+	res := r.db.Gorm(ctx).Clauses(clause.OnConflict{DoNothing: true}, clause.Returning{}).Create(&row)
+	if res.Error != nil || res.RowsAffected == 0 {
+		return Definition{}, false, translate(res.Error)
+	}
+	return Definition(row), true, nil
+}
+
+// UpdateDefinition implements Repository.
+func (r *PostgresRepository) UpdateDefinition(ctx context.Context, key string, mutate func(*Definition) error) (Definition, error) {
+	var d Definition
+	err := r.db.InTx(ctx, func(ctx context.Context) error {
+		var row definitionRow
+		if err := r.db.Gorm(ctx).Clauses(clause.Locking{Strength: "UPDATE"}).Take(&row, "key = ?", key).Error; err != nil {
+			return err
+		}
+		before := Definition(row)
+		d = before
+		if err := mutate(&d); err != nil || d.equal(before) {
+			return err
+		}
+		err := r.db.Gorm(ctx).Model(&row).Clauses(clause.Returning{}).Updates(map[string]any{
+			"schema": d.Schema, "default_value": d.Default, "description": d.Description,
+			"version": gorm.Expr("version + 1"), "updated_at": gorm.Expr("clock_timestamp()"),
+		}).Error
+		d = Definition(row)
+		return err
+	})
+	return d, translate(err)
+}
+
+// DeleteDefinition implements Repository.
+func (r *PostgresRepository) DeleteDefinition(ctx context.Context, key string) error {
+	res := r.db.Gorm(ctx).Delete(&definitionRow{Key: key})
+	if res.Error == nil && res.RowsAffected == 0 {
+		return ErrNotDefined
+	}
+	return db.Translate(res.Error, referenced)
+}
+
+// LockDefinitions implements Repository.
+func (r *PostgresRepository) LockDefinitions(ctx context.Context, keys []string) error {
+	var locked []string
+	return translate(r.db.Gorm(ctx).Model(&definitionRow{}).Clauses(clause.Locking{Strength: "SHARE"}).
+		Where("key IN ?", keys).Order("key").Pluck("key", &locked).Error)
+}
+
+// Values implements Reader. One statement, so that the values are those of the version.
+func (r *PostgresRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
+	var rows []struct {
+		Version int64
+		Key     *string // nil when nothing is set: the join's other side is missing
+		Value   json.RawMessage
+	}
+	err := r.db.Gorm(ctx).Model(&preferencesRow{}).Select("version, key, value").
+		Joins("LEFT JOIN user_preference_values USING (user_id)").Where("user_id = ?", userID).Find(&rows).Error
+	v := Values{UserID: userID, Set: map[string]json.RawMessage{}}
+	for _, row := range rows {
+		v.Version = row.Version
+		if row.Key != nil {
+			v.Set[*row.Key] = row.Value
+		}
+	}
+	return v, translate(err)
+}
+
+// EachValue implements Repository.
+func (r *PostgresRepository) EachValue(ctx context.Context, key string, visit func(json.RawMessage, int64) error) error {
+	rows, err := r.db.Gorm(ctx).Model(&valueRow{}).Select("value::text, count(*)").
+		Where("key = ?", key).Group("value::text").Rows()
+	if err != nil {
+		return translate(err)
+	}
+	return eachRow(rows, visit)
+}
+
+// UpdateValues implements Repository.
+func (r *PostgresRepository) UpdateValues(ctx context.Context, userID uuid.UUID, mutate func(*Values) error) (Values, error) {
+	var v Values
+	err := r.db.InTx(ctx, func(ctx context.Context) error {
+		if err := r.lockValues(ctx, userID); err != nil {
+			return err
+		}
+		before, err := r.Values(ctx, userID)
+		if err != nil {
+			return err
+		}
+		v = before.clone()
+		if err := mutate(&v); err != nil {
+			return err
+		}
+		set, unset := before.diff(v)
+		if len(set)+len(unset) == 0 {
+			return nil
+		}
+		if err := r.storeValues(ctx, v, set, unset); err != nil {
+			return err
+		}
+		row := preferencesRow{UserID: userID}
+		err = r.db.Gorm(ctx).Model(&row).Clauses(clause.Returning{}).Updates(map[string]any{
+			"version": gorm.Expr("version + 1"), "updated_at": gorm.Expr("clock_timestamp()"),
+		}).Error
+		v.Version = row.Version
+		return err
+	})
+	return v, translate(err)
+}
+
+// lockValues locks the user's row, which it makes for a first value.
+func (r *PostgresRepository) lockValues(ctx context.Context, userID uuid.UUID) error {
+	row := preferencesRow{UserID: userID}
+	if err := r.db.Gorm(ctx).Clauses(clause.OnConflict{DoNothing: true}).Create(&row).Error; err != nil {
+		return err
+	}
+	return r.db.Gorm(ctx).Clauses(clause.Locking{Strength: "UPDATE"}).Take(&row).Error
+}
+
+func (r *PostgresRepository) storeValues(ctx context.Context, v Values, set, unset []string) error {
+	rows := make([]valueRow, len(set))
+	for i, key := range set {
+		rows[i] = valueRow{UserID: v.UserID, Key: key, Value: v.Set[key]}
+	}
+	if len(rows) > 0 {
+		if err := r.db.Gorm(ctx).Clauses(clause.OnConflict{UpdateAll: true}).Create(&rows).Error; err != nil {
+			return err
+		}
+	}
+	if len(unset) == 0 {
+		return nil
+	}
+	return r.db.Gorm(ctx).Where("user_id = ? AND key IN ?", v.UserID, unset).Delete(&valueRow{}).Error
+}
+
+// DeleteValues implements Repository.
+func (r *PostgresRepository) DeleteValues(ctx context.Context, userID uuid.UUID) error {
+	return translate(r.db.Gorm(ctx).Delete(&preferencesRow{UserID: userID}).Error)
+}
