@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/errs"
-	"github.com/strata-accounts/strata/platform/ids"
 )
 
 // Errors of authentication and authorization.
@@ -132,7 +131,7 @@ func (s *Server) verifySession(ctx context.Context, token string) (Caller, error
 	default:
 		return Caller{}, err
 	}
-	return Caller{Kind: Session, ID: ids.Format("user", userID), UserID: userID, SessionID: sessionID}, nil
+	return sessionCaller(userID, sessionID), nil
 }
 
 // authorize decides whether caller may make this call. param reads a path parameter.

@@ -178,13 +178,14 @@ func printable(name string) string {
 // whether it can be decoded all the same, so that the operation's own rules may be added; or an error for a body that
 // is not JSON.
 func checkBody(data []byte, types huma.Registry, schema *huma.Schema) (fields []errs.Field, decodable bool, err error) {
-	tree, fields, err := parseJSON(data)
+	tree, found, err := parseJSON(data)
 	if err != nil {
 		return nil, false, err
 	}
-	fields = joinFields(fields, validate(types, schema, tree))
-	mistyped := slices.ContainsFunc(fields, func(f errs.Field) bool { return f.Code == codeType })
-	return fields, !mistyped, nil
+	broken := validate(types, schema, tree)
+	mistyped := func(f errs.Field) bool { return f.Code == codeType }
+	decodable = !slices.ContainsFunc(found, mistyped) && !slices.ContainsFunc(broken, mistyped)
+	return joinFields(found, broken), decodable, nil
 }
 
 // decodeStrict decodes data into v as a body with this schema is.

@@ -69,6 +69,30 @@ func TestBodies(t *testing.T) {
 	}
 }
 
+func TestOneOrMany(t *testing.T) {
+	f := newFixture(t)
+	for body, want := range map[string]string{
+		` {"label":"a"}`:                 `[{"label":"a"}]`,
+		` [{"label":"a"},{"label":"b"}]`: `[{"label":"a"},{"label":"b"}]`,
+	} {
+		if got := strings.TrimSpace(string(f.Do("POST", "/v1/parts", body).Want(200).Body)); got != want {
+			t.Errorf("%s was read as %s", body, got)
+		}
+	}
+	for body, want := range map[string][]string{
+		`{"label":1}`:               {"type at /label"},
+		`[{"label":"a"},{"x":1}]`:   {"required at /1/label", "unknown_member at /1/x"},
+		`[]`:                        {"too_few at "},
+		`"a"`:                       {"type at "},
+		`[{"label":"a","label":1}]`: {"duplicate_member at /0/label"},
+	} {
+		p := f.Do("POST", "/v1/parts", body).WantProblem(422, "validation_failed")
+		if got := violations(p); !slices.Equal(got, want) {
+			t.Errorf("%s: violations %q, want %q", body, got, want)
+		}
+	}
+}
+
 // violations renders the violations of a problem as "code at pointer" or "code in parameter".
 func violations(p web.Problem) []string {
 	var out []string

@@ -16,7 +16,7 @@ import (
 var docsFiles embed.FS
 
 // docsPolicy lets the reader load its own files and the description, and nothing else.
-const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:; " +
+const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // mountDocs serves the OpenAPI document and a reader for it. The document is rendered on first use, when all modules

@@ -86,9 +86,10 @@ func bounded(ctx context.Context, check Check) error {
 
 // readyz answers whether the server should get traffic.
 func (s *Server) readyz(c *gin.Context) {
-	ready, failures := s.checks.Run(c.Request.Context())
+	ctx := c.Request.Context()
+	ready, failures := s.checks.Run(ctx)
 	for name, err := range failures {
-		s.log.WarnContext(c, "readiness check failed", "check", name, "error", err)
+		s.log.WarnContext(ctx, "readiness check failed", "check", name, "error", err)
 	}
 	status := http.StatusOK
 	if ready.Status != "ready" {

@@ -27,7 +27,7 @@ func (s *Server) observe(api *API) gin.HandlerFunc {
 		defer func() {
 			s.metrics.inFlight.Dec()
 			panicked := s.recovered(c, req, recover())
-			s.record(c, req, api.routeName(c), time.Since(start))
+			s.record(c, req, api, time.Since(start))
 			if panicked && c.Writer.Written() {
 				panic(http.ErrAbortHandler) // only a broken connection still tells the client that its answer is not whole
 			}
@@ -64,16 +64,20 @@ func (s *Server) recovered(c *gin.Context, req *request, v any) bool {
 }
 
 // record writes the access log line and the metrics of an answered request. The route stands for the path, and queries
-// are left out: either may hold what must not be logged, such as e-mail addresses.
-func (s *Server) record(c *gin.Context, req *request, route string, took time.Duration) {
-	status := c.Writer.Status()
+// are left out: either may hold what must not be logged, such as e-mail addresses. Probes and scrapes of the admin
+// listener are logged at debug level.
+func (s *Server) record(c *gin.Context, req *request, api *API, took time.Duration) {
+	status, route, level := c.Writer.Status(), api.routeName(c), slog.LevelInfo
+	if req.route == nil && api == s.adminAPI {
+		level = slog.LevelDebug
+	}
 	s.metrics.observe(c.Request.Method, route, status, took)
 	if req.failure != nil && status >= http.StatusInternalServerError {
 		s.log.LogAttrs(req, slog.LevelError, "request failed", slog.Any("error", req.failure))
 	} else if req.failure != nil {
 		s.log.LogAttrs(req, slog.LevelWarn, "stream broke off", slog.Any("error", req.failure))
 	}
-	s.log.LogAttrs(req, slog.LevelInfo, "request",
+	s.log.LogAttrs(req, level, "request",
 		slog.String("method", c.Request.Method),
 		slog.String("route", route),
 		slog.Int("status", status),

@@ -55,6 +55,24 @@ func (Optional[T]) Schema(r huma.Registry) *huma.Schema {
 	return &s
 }
 
+// OneOrMany is a body that is one T or an array of them. How many there may be is for the input's Check.
+type OneOrMany[T any] []T
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (m *OneOrMany[T]) UnmarshalJSON(data []byte) error {
+	if bytes.HasPrefix(bytes.TrimLeft(data, " \t\r\n"), []byte("[")) {
+		return json.Unmarshal(data, (*[]T)(m))
+	}
+	*m = make(OneOrMany[T], 1)
+	return json.Unmarshal(data, &(*m)[0])
+}
+
+// Schema implements huma.SchemaProvider.
+func (OneOrMany[T]) Schema(r huma.Registry) *huma.Schema {
+	one := r.Schema(reflect.TypeFor[T](), true, "")
+	return &huma.Schema{OneOf: []*huma.Schema{one, {Type: huma.TypeArray, Items: one, MinItems: ptr(1)}}}
+}
+
 // RawJSON is a member that holds any JSON object, kept as the client sent it (insignificant white space apart).
 type RawJSON json.RawMessage
 

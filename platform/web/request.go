@@ -12,6 +12,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/ids"
 )
 
 // CallerKind says what sort of credential a request carries.
@@ -68,6 +69,34 @@ func CallerFrom(ctx context.Context) Caller {
 	return Caller{}
 }
 
+// Identify notes whose session makes the request that ctx belongs to, where that turns out only while it is served: at a
+// sign-in. It does nothing outside of a request.
+func Identify(ctx context.Context, userID, sessionID uuid.UUID) {
+	if r := requestFrom(ctx); r != nil {
+		r.caller = sessionCaller(userID, sessionID)
+	}
+}
+
+func sessionCaller(userID, sessionID uuid.UUID) Caller {
+	return Caller{Kind: Session, ID: ids.Format("user", userID), UserID: userID, SessionID: sessionID}
+}
+
+// Keep stores what the SessionVerifier found out about the caller, so that the handler of the request that ctx belongs to
+// need not look it up again. It does nothing outside of a request.
+func Keep(ctx context.Context, found any) {
+	if r := requestFrom(ctx); r != nil {
+		r.kept = found
+	}
+}
+
+// Kept returns what Keep stored, or nil.
+func Kept(ctx context.Context) any {
+	if r := requestFrom(ctx); r != nil {
+		return r.kept
+	}
+	return nil
+}
+
 // RequestFrom describes the request that ctx belongs to; it is zero in background work.
 func RequestFrom(ctx context.Context) RequestInfo {
 	if r := requestFrom(ctx); r != nil {
@@ -84,6 +113,7 @@ type request struct {
 	route      *route // nil until an operation matched
 	info       RequestInfo
 	caller     Caller
+	kept       any // by the SessionVerifier
 	url        *url.URL
 	header     http.Header  // of the response
 	violations []errs.Field // that the body's schema found and the operation's own check may add to

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -127,12 +128,25 @@ func (r *route) throttle(req *request) error {
 	if r.limit.Requests == 0 {
 		return nil
 	}
-	d, err := r.api.server.limiter.Allow(req, r.op.RateLimit+":"+req.info.IP, r.limit)
+	d, err := r.api.server.limiter.Allow(req, r.op.RateLimit+":"+network(req.info.IP), r.limit)
 	if err != nil {
 		return err
 	}
 	ReportLimit(req, r.op.RateLimit, d)
 	return d.Err()
+}
+
+// network is what an address is limited by: itself, or for IPv6 its /64, since that is what one customer is given.
+func network(ip string) string {
+	addr, err := netip.ParseAddr(ip)
+	if err != nil || addr.Unmap().Is4() {
+		return ip
+	}
+	prefix, err := addr.WithZone("").Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return prefix.String()
 }
 
 // joinHeader makes one line of a list header that came in several (RFC 9110, 5.3).

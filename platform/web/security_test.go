@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -160,6 +161,19 @@ func TestAccessLogAndMetrics(t *testing.T) {
 			t.Errorf("/metrics lacks %s", want)
 		}
 	}
+}
+
+// TestIPv6ClientsAreLimitedByNetwork: a single customer has 2^64 addresses to choose from.
+func TestIPv6ClientsAreLimitedByNetwork(t *testing.T) {
+	f := newFixture(t, func(c *web.Config, _ *web.Deps) { c.TrustedProxies = []string{"127.0.0.0/8"} })
+	for i := range 4 {
+		want := 200
+		if i == 3 {
+			want = 429
+		}
+		f.anyone.Do("POST", "/v1/sign-in", `{"password":"x"}`, "X-Forwarded-For", fmt.Sprintf("2001:db8::%d", i+1)).Want(want)
+	}
+	f.anyone.Do("POST", "/v1/sign-in", `{"password":"x"}`, "X-Forwarded-For", "2001:db8:0:1::1").Want(200)
 }
 
 func TestRateLimit(t *testing.T) {

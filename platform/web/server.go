@@ -36,7 +36,7 @@ type Config struct {
 	RootKey           string           // an API key with all scopes; at least MinRootKey characters; empty: none
 	Keys              []APIKey         // further API keys
 	Limits            map[string]Limit // by the name that Operation.RateLimit gives
-	Version           string           // in the OpenAPI document
+	Version           string           // "1": of the API, in the OpenAPI document
 }
 
 // Deps are the server's neighbours.
@@ -127,6 +127,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.DrainTimeout, 20*time.Second)
 	setDefault(&c.MaxHeaderBytes, 16<<10)
 	setDefault(&c.MaxBodyBytes, 1<<20)
+	setDefault(&c.Version, "1")
 	return c
 }
 
@@ -167,7 +168,6 @@ func (s *Server) newEngine() (*gin.Engine, error) {
 	e := gin.New()
 	e.RedirectTrailingSlash = false
 	e.HandleMethodNotAllowed = true
-	e.ContextWithFallback = true
 	e.RemoteIPHeaders = []string{"X-Forwarded-For"}
 	if err := e.SetTrustedProxies(s.cfg.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("trusted proxies: %w", err)

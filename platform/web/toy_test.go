@@ -142,6 +142,11 @@ func (t *toy) moreRoutes(api *web.API) {
 		ID: "fail", Method: http.MethodPost, Path: "/v1/failures/{kind}", Summary: "Fail", Auth: web.Auth{Any: true},
 	}, t.fail)
 	web.Register(api, web.Operation{
+		ID: "addParts", Method: http.MethodPost, Path: "/v1/parts", Summary: "Add one part or many", Auth: web.Auth{Any: true},
+	}, func(_ context.Context, in *struct{ Body web.OneOrMany[thingPart] }) (*partsOutput, error) {
+		return &partsOutput{Body: in.Body}, nil
+	})
+	web.Register(api, web.Operation{
 		ID: "importThings", Method: http.MethodPost, Path: "/v1/things/import", Summary: "Import things", Streams: true,
 		Auth: web.Auth{Scope: "things:write"}, Answers: []string{web.NDJSON}, Record: importResult{},
 	}, t.importThings)
@@ -150,6 +155,8 @@ func (t *toy) moreRoutes(api *web.API) {
 		Auth: web.Auth{Scope: "things:read"}, Answers: []string{web.NDJSON, web.CSV}, Record: Thing{},
 	}, t.export)
 }
+
+type partsOutput struct{ Body []thingPart }
 
 type signInInput struct {
 	Body struct {

@@ -90,6 +90,7 @@ func decodeJSON(data []byte, v any) error {
 
 // validate holds a parsed body against its schema.
 func validate(types huma.Registry, schema *huma.Schema, tree any) []errs.Field {
+	schema = chosen(schema, tree)
 	var res huma.ValidateResult
 	huma.Validate(types, schema, huma.NewPathBuffer(nil, 0), huma.ModeWriteToServer, tree, &res)
 	fields := forbiddenNulls(types, schema, tree, "")
@@ -102,6 +103,18 @@ func validate(types huma.Registry, schema *huma.Schema, tree any) []errs.Field {
 	// huma walks maps: give the same request the same answer.
 	slices.SortStableFunc(fields, func(a, b errs.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
 	return fields
+}
+
+// chosen picks the schema of a OneOrMany that is meant, so that violations are found inside it: huma says of a oneOf
+// only that nothing matched.
+func chosen(s *huma.Schema, tree any) *huma.Schema {
+	if len(s.OneOf) != 2 || s.OneOf[1].Type != huma.TypeArray {
+		return s
+	}
+	if _, many := tree.([]any); !many {
+		return s.OneOf[0]
+	}
+	return s.OneOf[1]
 }
 
 // forbiddenNulls finds optional members that are null and must not be, which huma takes for absent.
