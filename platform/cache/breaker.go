@@ -1,0 +1,32 @@
+package cache
+
+import "sync/atomic"
+
+// breakAfter calls in a row without an answer open the breaker. Few, because each has cost a request its timeout.
+const breakAfter = 3
+
+// breaker keeps requests from waiting for a Redis that does not answer. It costs a request one atomic load. It is closed
+// again by the background's own calls, so that no request is ever the probe.
+type breaker struct {
+	failures atomic.Int32
+	open     atomic.Bool
+}
+
+// note counts a call's result; errors that the server itself answered count as answers.
+func (b *breaker) note(err error) {
+	if !unreachable(err) {
+		if b.failures.Load() != 0 {
+			b.failures.Store(0)
+		}
+		return
+	}
+	if b.failures.Add(1) >= breakAfter {
+		b.open.Store(true)
+	}
+}
+
+// reset closes the breaker: a call of the background has been answered in time.
+func (b *breaker) reset() {
+	b.failures.Store(0)
+	b.open.Store(false)
+}

@@ -1,0 +1,39 @@
+package cache
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	beatEvery = time.Second
+	aliveFor  = 5 * time.Second
+)
+
+// beat tells the other instances that this one is up, and learns how many they are. Without Redis several cannot share a
+// cache: each then goes without, and says so.
+func (r *relay) beat(ctx context.Context) error {
+	others := 0
+	err := r.conn.QueryRowContext(ctx, `WITH me AS (
+			INSERT INTO cache_instance (id, shared, seen_at) VALUES ($1, $2, now())
+			ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
+		), gone AS (
+			DELETE FROM cache_instance WHERE seen_at < now() - 4 * $3::float8 * interval '1 second'
+		)
+		SELECT count(*) FROM cache_instance WHERE id <> $1 AND seen_at > now() - $3::float8 * interval '1 second'`,
+		r.c.id, r.c.shared != nil, aliveFor.Seconds()).Scan(&others)
+	if err != nil {
+		return err
+	}
+	if r.c.shared == nil && (others > 0) != (r.others > 0) {
+		if others > 0 {
+			r.c.log.WarnContext(ctx, "cache: another instance is up and there is no Redis to share: reads go to PostgreSQL",
+				"others", others)
+		} else {
+			r.c.log.InfoContext(ctx, "cache: the other instances have gone")
+		}
+	}
+	r.others = others
+	r.c.metrics.instances.Set(float64(others + 1))
+	return nil
+}

@@ -1,0 +1,369 @@
+package cache
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	epochLen      = 16   // bytes; read.lua counts on it
+	clusterGroups = 16   // coherence groups on a cluster, each in one slot
+	logLength     = 8192 // entries, about; an instance further behind forgets everything
+
+	writeLease = 3 * time.Second // how long a reader may take to fill
+
+	// What a value begins with: "V", its epoch, then one of these.
+	present = '+'
+	absent  = '-'
+)
+
+//go:embed scripts/*.lua
+var scriptFiles embed.FS
+
+var (
+	scriptRead       = script("read")
+	scriptFill       = script("fill")
+	scriptInvalidate = script("invalidate")
+	scriptSync       = script("sync")
+	scriptMark       = script("mark")
+	scriptBegin      = script("begin")
+	scriptDrop       = script("drop")
+)
+
+func script(file string) *redis.Script {
+	src, err := scriptFiles.ReadFile("scripts/" + file + ".lua")
+	if err != nil {
+		panic(err) // embedded
+	}
+	return redis.NewScript(string(src))
+}
+
+// shared is the tier in Redis: the scripts, their keys and their deadlines. Each script checks by itself that the server
+// still runs as the process in which the current epoch began, so that no answer of a restarted or promoted one counts.
+type shared struct {
+	client   redis.UniversalClient
+	prefix   string
+	groups   int
+	timeout  time.Duration
+	breakers []breaker // by group
+	tokens   atomic.Uint64
+	owner    string // the instance, for lease tokens and announcements
+}
+
+// openShared parses the URL: a standalone server, Sentinel where it has ?master_name=, Cluster where it has ?addr= or
+// ?cluster=true. It does not connect.
+func openShared(cfg Config, owner string) (*shared, error) {
+	client, groups, err := newClient(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &shared{
+		client: client, groups: groups, timeout: cfg.RedisTimeout, owner: owner, breakers: make([]breaker, groups),
+		prefix: cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
+	}, nil
+}
+
+// errURL says nothing of the URL, which may hold a password.
+var errURL = errors.New("redis url: not a valid redis://, rediss:// or unix:// URL")
+
+func newClient(cfg Config) (redis.UniversalClient, int, error) {
+	u, err := url.Parse(cfg.RedisURL)
+	if err != nil {
+		return nil, 0, errURL
+	}
+	query := u.Query()
+	cluster := query.Has("addr") || query.Get("cluster") == "true"
+	switch {
+	case query.Has("master_name"):
+		o, err := redis.ParseFailoverURL(cfg.RedisURL)
+		if err != nil {
+			return nil, 0, errURL
+		}
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = limits(cfg.RedisTimeout)
+		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries = true, 1, 1
+		return redis.NewFailoverClient(o), 1, nil
+	case cluster:
+		query.Del("cluster")
+		u.RawQuery = query.Encode()
+		o, err := redis.ParseClusterURL(u.String())
+		if err != nil {
+			return nil, 0, errURL
+		}
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = limits(cfg.RedisTimeout)
+		o.ContextTimeoutEnabled, o.MaxRetries = true, 1
+		return redis.NewClusterClient(o), clusterGroups, nil
+	default:
+		o, err := redis.ParseURL(cfg.RedisURL)
+		if err != nil {
+			return nil, 0, errURL
+		}
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = limits(cfg.RedisTimeout)
+		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries = true, 1, 1
+		return redis.NewClient(o), 1, nil
+	}
+}
+
+// limits returns the dial, read, write and pool timeouts. Those of go-redis are seconds long, and its dialer retries.
+func limits(d time.Duration) (dial, read, write, pool time.Duration) { return 2 * d, d, d, d }
+
+// group returns the coherence group of a name. Every instance must agree on it.
+func (s *shared) group(n name) int {
+	if s.groups == 1 {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = io.WriteString(h, n.kind)
+	_, _ = io.WriteString(h, n.id)
+	return int(h.Sum32() % uint32(s.groups)) //nolint:gosec // a handful
+}
+
+func (s *shared) breaker(group int) *breaker { return &s.breakers[group] }
+
+func (s *shared) key(group int, suffix string) string {
+	return s.prefix + "{" + strconv.Itoa(group) + "}:" + suffix
+}
+
+func (s *shared) metaKey(group int) string           { return s.key(group, "meta") }
+func (s *shared) logKey(group int) string            { return s.key(group, "log") }
+func (s *shared) entityKey(group int, n name) string { return s.key(group, "e:"+n.String()) }
+func (s *shared) invalidations() string              { return s.prefix + ":invalidations" }
+func (s *shared) acks(instance string) string        { return s.prefix + ":acks:" + instance }
+
+// eval runs a script under the deadline and tells the breaker how it went.
+func (s *shared) eval(ctx context.Context, g int, sc *redis.Script, keys []string, args ...any) *redis.Cmd {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	cmd := sc.Run(ctx, s.client, keys, args...)
+	s.breakers[g].note(cmd.Err())
+	return cmd
+}
+
+// A claim is what one reader may do with one key in Redis: nothing, or fill it once.
+type claim struct {
+	group int
+	key   string
+	epoch string
+	lease string // as stored; empty without a lease
+}
+
+// A found value as it lies in Redis.
+type found struct {
+	body    string // the encoded value; empty where missing
+	missing bool
+	ttl     time.Duration
+}
+
+// outcome of a read.
+type outcome uint8
+
+const (
+	outcomeHit outcome = iota
+	outcomeLeased
+	outcomeBusy  // another reader is filling
+	outcomeStale // no live marker: nothing in Redis may be believed
+	outcomeDown  // Redis does not answer, or not sensibly
+)
+
+// read looks a name up and leases it where there is nothing.
+func (s *shared) read(ctx context.Context, n name) (found, claim, outcome) {
+	g := s.group(n)
+	c := claim{group: g, key: s.entityKey(g, n)}
+	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
+	reply, err := s.eval(ctx, g, scriptRead, []string{s.metaKey(g), c.key}, token, writeLease.Milliseconds()).Slice()
+	if err != nil {
+		return found{}, c, outcomeDown
+	}
+	switch reply[0] {
+	case "V":
+		value, ms := reply[1].(string), reply[2].(int64)
+		if len(value) < epochLen+2 {
+			return found{}, c, outcomeDown
+		}
+		return found{
+			missing: value[epochLen+1] == absent, body: value[epochLen+2:], ttl: time.Duration(ms) * time.Millisecond,
+		}, c, outcomeHit
+	case "L":
+		c.epoch = reply[1].(string)
+		c.lease = "L" + c.epoch + token
+		return found{}, c, outcomeLeased
+	case "B":
+		return found{}, c, outcomeBusy
+	default:
+		return found{}, c, outcomeStale
+	}
+}
+
+// fill stores a value under a lease. It reports false when the lease has been lost: then the value may be old.
+func (s *shared) fill(ctx context.Context, c claim, body string, missing bool, ttl time.Duration) (bool, error) {
+	mark := byte(present)
+	if missing {
+		mark = absent
+	}
+	value := "V" + c.epoch + string(mark) + body
+	done, err := s.eval(ctx, c.group, scriptFill, []string{c.key}, c.lease, value, ttl.Milliseconds()).Bool()
+	return done, err
+}
+
+// release gives a lease back, so that the next reader need not wait for its end.
+func (s *shared) release(ctx context.Context, c claim) {
+	_ = s.eval(ctx, c.group, scriptFill, []string{c.key}, c.lease, "", 0).Err() // it runs out by itself
+}
+
+// A position in a group's invalidation log.
+type position struct {
+	epoch string
+	pos   int64
+}
+
+// A holder is an instance that may hold a lease on its in-process tier; seq changes with each lease.
+type holder struct{ instance, seq string }
+
+// invalidate deletes names of one group and appends them to its log. The epoch is empty where the server is in none, or
+// in another than the expected one (if any). live says whether readers may believe that epoch's values at this moment.
+func (s *shared) invalidate(ctx context.Context, g int, names []name, expected, origin string) (at position, live bool, holders []holder, err error) {
+	keys := make([]string, 0, len(names)+2)
+	keys = append(keys, s.metaKey(g), s.logKey(g))
+	for _, n := range names {
+		keys = append(keys, s.entityKey(g, n))
+	}
+	reply, err := s.eval(ctx, g, scriptInvalidate, keys,
+		expected, s.invalidations(), g, origin, joinNames(names), logLength).Slice()
+	if err != nil {
+		return position{}, false, nil, err
+	}
+	at = position{epoch: reply[0].(string), pos: reply[1].(int64)}
+	for i := 3; i+1 < len(reply); i += 2 {
+		holders = append(holders, holder{reply[i].(string), reply[i+1].(string)})
+	}
+	return at, reply[2].(int64) == 1, holders, nil
+}
+
+// relay implements target.
+func (s *shared) relay(ctx context.Context, g int, epoch string, names []name) (bool, error) {
+	at, _, _, err := s.invalidate(ctx, g, names, epoch, "")
+	return at.epoch == epoch, err
+}
+
+// nameSeparator joins names in the log; PostgreSQL stores no NUL in a text.
+const nameSeparator = "\x00"
+
+func joinNames(names []name) string {
+	parts := make([]string, len(names))
+	for i, n := range names {
+		parts[i] = n.String()
+	}
+	return strings.Join(parts, nameSeparator)
+}
+
+func splitNames(joined string) []name {
+	parts := strings.Split(joined, nameSeparator)
+	names := make([]name, len(parts))
+	for i, p := range parts {
+		names[i] = parseName(p)
+	}
+	return names
+}
+
+// A logged invalidation: the names and the instance that applied it first.
+type logged struct {
+	pos    int64
+	origin string
+	names  []name
+}
+
+// granted is what sync hands out.
+type granted struct {
+	at      position
+	lease   time.Duration
+	entries []logged
+}
+
+// sync asks for a lease of at most so long, and for what the log holds beyond a position.
+func (s *shared) sync(ctx context.Context, g int, from position, seq uint64, longest time.Duration) (granted, error) {
+	reply, err := s.eval(ctx, g, scriptSync, []string{s.metaKey(g), s.logKey(g)},
+		s.owner, from.epoch, from.pos, seq, longest.Milliseconds(), logLength).Slice()
+	if err != nil {
+		return granted{}, err
+	}
+	got := granted{
+		at:    position{epoch: reply[0].(string), pos: reply[2].(int64)},
+		lease: time.Duration(reply[1].(int64)) * time.Millisecond,
+	}
+	for _, e := range reply[3].([]any) {
+		entry, err := parseEntry(e)
+		if err != nil {
+			return granted{}, err
+		}
+		got.entries = append(got.entries, entry)
+	}
+	return got, nil
+}
+
+// parseEntry reads a stream entry: [id, [o, origin, n, names]].
+func parseEntry(e any) (logged, error) {
+	pair, ok := e.([]any)
+	if !ok || len(pair) != 2 {
+		return logged{}, errors.New("invalidation log: not an entry")
+	}
+	id, _ := pair[0].(string)
+	ms, _, _ := strings.Cut(id, "-")
+	pos, err := strconv.ParseInt(ms, 10, 64)
+	if err != nil {
+		return logged{}, fmt.Errorf("invalidation log: %w", err)
+	}
+	fields, ok := pair[1].([]any)
+	if !ok || len(fields) != 4 {
+		return logged{}, errors.New("invalidation log: not an entry's fields")
+	}
+	origin, _ := fields[1].(string)
+	names, _ := fields[3].(string)
+	return logged{pos: pos, origin: origin, names: splitNames(names)}, nil
+}
+
+// drop forgets a holder that has taken no lease since.
+func (s *shared) drop(ctx context.Context, g int, h holder) {
+	_ = s.eval(ctx, g, scriptDrop, []string{s.metaKey(g)}, h.instance, h.seq).Err() // the next writer tries again
+}
+
+// mark renews the freshness marker of an epoch from t0, a reading of the server's clock; t0 = 0 only asks. It returns
+// the epoch the server is in and its clock.
+func (s *shared) mark(ctx context.Context, g int, epoch string, t0 int64) (current string, now int64, err error) {
+	reply, err := s.eval(ctx, g, scriptMark, []string{s.metaKey(g)}, epoch, t0, freshFor.Milliseconds()).Slice()
+	if err != nil {
+		return "", 0, err
+	}
+	return reply[0].(string), reply[1].(int64), nil
+}
+
+// begin starts an epoch.
+func (s *shared) begin(ctx context.Context, g int, epoch string) error {
+	return s.eval(ctx, g, scriptBegin, []string{s.metaKey(g), s.logKey(g)}, epoch).Err()
+}
+
+// evictionPolicy returns the server's maxmemory-policy.
+func (s *shared) evictionPolicy(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*s.timeout)
+	defer cancel()
+	settings, err := s.client.ConfigGet(ctx, "maxmemory-policy").Result()
+	return settings["maxmemory-policy"], err
+}
+
+// unreachable tells a server that does not answer from one that answers with an error.
+func unreachable(err error) bool {
+	var answered redis.Error
+	if err == nil || errors.As(err, &answered) {
+		return false
+	}
+	return !errors.Is(err, context.Canceled)
+}

@@ -1,0 +1,190 @@
+package cache
+
+import (
+	"context"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A group is the set of keys that share a slot, an epoch, an invalidation log and a lease. Only a cluster has several.
+type group struct {
+	index int
+	lease lease
+	kick  chan struct{} // asks follow not to wait for its tick
+
+	mu     sync.Mutex
+	at     position // what has been applied
+	seq    uint64
+	parked []logged // announced ahead of what has been applied
+}
+
+func newGroup(index int) *group { return &group{index: index, kick: make(chan struct{}, 1)} }
+
+func (g *group) wake() {
+	select {
+	case g.kick <- struct{}{}:
+	default:
+	}
+}
+
+// follow renews the lease of one group for as long as ctx lives. Where there is no in-process tier it asks for none, and
+// only tells whether Redis answers.
+func (c *Cache) follow(ctx context.Context, g *group) error {
+	every, longest := syncEvery, leaseFor
+	if c.cfg.Entries == 0 {
+		every, longest = 4*syncEvery, 0
+	}
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			g.lease.revoke()
+			return nil
+		case <-tick.C:
+		case <-g.kick:
+		}
+		c.sync(ctx, g, longest)
+	}
+}
+
+func (c *Cache) sync(ctx context.Context, g *group, longest time.Duration) {
+	g.mu.Lock()
+	from := g.at
+	g.seq++
+	seq := g.seq
+	g.mu.Unlock()
+
+	faults.at("before sync")
+	start := clock()
+	got, err := c.shared.sync(ctx, g.index, from, seq, longest)
+	if err != nil {
+		c.metrics.syncFailures.Inc()
+		return // the lease runs out
+	}
+	faults.at("after sync")
+	if breaker := c.shared.breaker(g.index); breaker.open.Load() {
+		breaker.reset()
+	}
+	if longest > 0 {
+		c.adopt(g, from, got, start)
+	}
+}
+
+// adopt applies what a sync brought, and only then extends the lease, from before the round trip. A new epoch, a gap in
+// the log or a position that went back mean that invalidations may have been missed: everything is forgotten.
+func (c *Cache) adopt(g *group, from position, got granted, start instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	continuous := got.at.epoch == g.at.epoch && got.at.pos-from.pos == int64(len(got.entries))
+	for i, e := range got.entries {
+		continuous = continuous && e.pos == from.pos+int64(i)+1
+	}
+	if continuous {
+		for _, e := range got.entries {
+			if e.pos > g.at.pos {
+				c.apply(g, e)
+			}
+		}
+	} else {
+		g.lease.revoke()
+		c.local.flush()
+		c.metrics.flushes.Inc()
+		g.at = got.at
+	}
+	c.releaseParked(g)
+	if got.lease > 0 {
+		g.lease.extend(start, got.lease)
+	}
+}
+
+// apply forgets the names of the next entry and owes its origin the acknowledgement. g.mu is held.
+func (c *Cache) apply(g *group, e logged) {
+	if e.origin != c.id { // an origin forgets them by itself, before it answers its caller
+		for _, n := range e.names {
+			c.local.invalidate(n)
+		}
+	}
+	g.at.pos = e.pos
+	c.metrics.applied.Inc()
+	c.owe(g, e.origin)
+}
+
+func (c *Cache) owe(g *group, origin string) {
+	if origin != "" && origin != c.id {
+		c.acks.owe(origin, g.index, g.at)
+	}
+}
+
+// releaseParked acknowledges announcements that a sync has caught up with. g.mu is held.
+func (c *Cache) releaseParked(g *group) {
+	for _, e := range g.parked {
+		if e.pos <= g.at.pos {
+			c.owe(g, e.origin)
+		}
+	}
+	g.parked = g.parked[:0]
+}
+
+// listen applies announcements as they come. They only save time: each is in the log too, and may get lost here.
+func (c *Cache) listen(ctx context.Context) error {
+	if c.cfg.Entries == 0 {
+		return c.hear(ctx, c.shared.acks(c.id))
+	}
+	return c.hear(ctx, c.shared.invalidations(), c.shared.acks(c.id))
+}
+
+func (c *Cache) hear(ctx context.Context, channels ...string) error {
+	sub := c.shared.client.Subscribe(ctx, channels...)
+	defer func() { _ = sub.Close() }()
+	messages := sub.Channel(redis.WithChannelSize(4096), redis.WithChannelHealthCheckInterval(time.Second))
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m, ok := <-messages:
+			if !ok {
+				return nil
+			}
+			faults.at("message")
+			if m.Channel == c.shared.acks(c.id) {
+				c.acks.arrive(m.Payload)
+			} else {
+				c.announced(m.Payload)
+			}
+		}
+	}
+}
+
+// announced applies "epoch position group origin names" if it is the very next entry, and else has it fetched.
+func (c *Cache) announced(payload string) {
+	parts := strings.SplitN(payload, " ", 5)
+	if len(parts) != 5 {
+		return
+	}
+	pos, perr := strconv.ParseInt(parts[1], 10, 64)
+	index, gerr := strconv.Atoi(parts[2])
+	if perr != nil || gerr != nil || index < 0 || index >= len(c.groups) {
+		c.log.Warn("cache: unreadable announcement", slog.Int("bytes", len(payload)))
+		return
+	}
+	g, e := c.groups[index], logged{pos: pos, origin: parts[3], names: splitNames(parts[4])}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case parts[0] == g.at.epoch && e.pos == g.at.pos+1:
+		c.apply(g, e)
+	case parts[0] == g.at.epoch && e.pos <= g.at.pos:
+		c.owe(g, e.origin)
+	default:
+		if parts[0] == g.at.epoch {
+			g.parked = append(g.parked, e)
+		}
+		g.wake()
+	}
+}
