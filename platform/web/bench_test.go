@@ -68,8 +68,8 @@ func benchmarkOperation(b *testing.B, log *slog.Logger) {
 		ID: "getThing", Method: http.MethodGet, Path: "/v1/things/{id}", Auth: web.Auth{Scope: "things:read"},
 	}, func(_ context.Context, in *getThing) (*thingOutput, error) {
 		etag := web.ETag(thing.Version)
-		if in.NotModified(etag) {
-			return nil, web.NotModified(etag)
+		if err := in.CheckRead(etag); err != nil {
+			return nil, err
 		}
 		return &thingOutput{ETag: etag, Body: thing}, nil
 	})

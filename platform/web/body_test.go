@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -66,6 +67,25 @@ func TestBodies(t *testing.T) {
 				t.Errorf("violations\n%q, want\n%q", got, c.violations)
 			}
 		})
+	}
+}
+
+// TestManyViolations: a body made of nothing but violations is answered with a part of them.
+func TestManyViolations(t *testing.T) {
+	f := newFixture(t)
+	var b strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&b, `"a.%d":0,`, i)
+	}
+	for name, body := range map[string]string{
+		"unknown members": `{` + b.String() + `"name":"ab"}`,
+		"nulls":           `{"name":"ab","tags":[null` + strings.Repeat(",null", 50_000) + `]}`,
+		"a long name":     `{"name":"ab","` + strings.Repeat("a.", 100_000) + `":0}`,
+	} {
+		p := f.Do("POST", "/v1/things", body).WantProblem(422, "validation_failed")
+		if len(p.Errors) == 0 || len(p.Errors) > 100 {
+			t.Errorf("%s: %d violations are reported", name, len(p.Errors))
+		}
 	}
 }
 

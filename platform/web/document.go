@@ -103,7 +103,7 @@ func (r *route) errors() []int {
 	if r.idempotent {
 		out = append(out, http.StatusConflict)
 	}
-	if r.conditional && r.op.Method != http.MethodGet {
+	if r.conditional {
 		out = append(out, http.StatusPreconditionFailed)
 	}
 	if r.op.RateLimit != "" {

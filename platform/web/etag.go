@@ -54,6 +54,18 @@ func (c Conditional) CheckWrite(etag string) error {
 	return nil
 }
 
+// CheckRead decides about reading a resource whose current entity tag is etag: nil to answer with it, NotModified(etag)
+// when the client already holds it, or ErrPreconditionFailed and ErrIfMatchMalformed as CheckWrite has them.
+func (c Conditional) CheckRead(etag string) error {
+	if err := (Conditional{IfMatch: c.IfMatch}).CheckWrite(etag); err != nil {
+		return err
+	}
+	if c.NotModified(etag) {
+		return NotModified(etag)
+	}
+	return nil
+}
+
 // NotModified reports whether the client already holds the representation tagged etag. A malformed If-None-Match
 // counts as none: the client then gets the whole representation, which is always right.
 func (c Conditional) NotModified(etag string) bool {

@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"crypto/hkdf"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -138,18 +139,25 @@ func setDefault[T comparable](v *T, fallback T) {
 	}
 }
 
-// secrets authenticate cursors and protect stored answers. They follow from the configured keys, so that all instances
-// agree on them and nothing has to be kept.
+// secrets authenticate cursors and protect stored answers. They follow from the root key, or else from the hashes of the
+// other keys, so that all instances agree on them and nothing has to be kept.
 type secrets struct{ cursor, idempotency []byte }
 
 func newSecrets(cfg Config) (secrets, error) {
-	hashes := []string{cfg.RootKey}
-	for _, k := range cfg.Keys {
-		hashes = append(hashes, strings.ToLower(k.Hash))
+	source := cfg.RootKey
+	if source == "" {
+		var hashes []string
+		for _, k := range cfg.Keys {
+			hashes = append(hashes, strings.ToLower(k.Hash))
+		}
+		slices.Sort(hashes)
+		source = strings.Join(hashes, "\n")
 	}
-	slices.Sort(hashes)
+	if source == "" {
+		source = rand.Text() // without any key, nothing has to outlive the process
+	}
 	derive := func(use string) ([]byte, error) {
-		return hkdf.Key(sha256.New, []byte(strings.Join(hashes, "\n")), nil, "strata "+use, sha256.Size)
+		return hkdf.Key(sha256.New, []byte(source), nil, "strata "+use, sha256.Size)
 	}
 	cursor, err := derive("cursor")
 	if err != nil {

@@ -121,6 +121,8 @@ func TestConditionalRequests(t *testing.T) {
 			res.WantProblem(c.status, c.code)
 		}
 	}
+	f.Do("GET", path, nil, "If-Match", `"2"`, "If-None-Match", `"1"`).WantProblem(412, "precondition_failed")
+	f.Do("GET", path, nil, "If-Match", `"1"`, "If-None-Match", `"2"`).Want(200)
 	f.Do("PATCH", path, `{"name":"two"}`, "If-Match", `"1"`).Want(200)
 	f.Do("PATCH", path, `{"name":"three"}`, "If-Match", `"1"`).WantProblem(412, "precondition_failed")
 }

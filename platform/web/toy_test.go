@@ -301,8 +301,8 @@ func (t *toy) get(_ context.Context, in *getThing) (*thingOutput, error) {
 		return nil, web.ErrNotFound
 	}
 	etag := web.ETag(thing.Version)
-	if in.NotModified(etag) {
-		return nil, web.NotModified(etag)
+	if err := in.CheckRead(etag); err != nil {
+		return nil, err
 	}
 	return &thingOutput{ETag: etag, Body: thing}, nil
 }

@@ -102,7 +102,7 @@ func validate(types huma.Registry, schema *huma.Schema, tree any) []errs.Field {
 	}
 	// huma walks maps: give the same request the same answer.
 	slices.SortStableFunc(fields, func(a, b errs.Field) int { return strings.Compare(a.Pointer, b.Pointer) })
-	return fields
+	return fields[:min(len(fields), maxFields)]
 }
 
 // chosen picks the schema of a OneOrMany that is meant, so that violations are found inside it: huma says of a oneOf
@@ -169,18 +169,23 @@ func cutMessage(message string) (code, words, member string) {
 	return "format", "Does not have the form that the API's description asks for.", ""
 }
 
+const maxLocation = 1024
+
 // pointerAt turns huma's location (items[3].tags) into a JSON pointer. Names may hold dots and brackets themselves:
-// tree tells which reading is meant.
+// tree tells which reading is meant. Locations that only an attacker would make are not looked into.
 func pointerAt(location string, tree any) string {
 	location = strings.TrimPrefix(location, ".")
-	if location == "" {
+	if location == "" || len(location) > maxLocation {
 		return ""
 	}
 	switch v := tree.(type) {
 	case map[string]any:
-		for name, member := range v {
-			rest, ok := strings.CutPrefix(location, name)
-			if ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+		for end := 1; end <= len(location); end++ {
+			name, rest := location[:end], location[end:]
+			if rest != "" && rest[0] != '.' && rest[0] != '[' {
+				continue
+			}
+			if member, ok := v[name]; ok {
 				if p := pointerAt(rest, member); rest == "" || p != "" {
 					return "/" + pointerToken(name) + p
 				}
