@@ -23,6 +23,9 @@ import (
 // IDPrefix is the TypeID prefix of a session's id outside the database.
 const IDPrefix = "ses"
 
+// userPrefix is the TypeID prefix of users, whose ids sessions carry.
+const userPrefix = "user"
+
 // tokenPrefix tells a session token from an API key.
 const tokenPrefix = "st_"
 
