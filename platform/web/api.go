@@ -38,6 +38,7 @@ type Operation struct {
 	Summary     string
 	Description string
 	Status      int    // of success; 0 means 200, or 204 without a body
+	Creates     bool   // a PUT that also answers 201, where it made what it names
 	Auth        Auth   // who may call it
 	Errors      []int  // statuses beyond those that follow from the input, Auth and RateLimit: 404, 409, …
 	RateLimit   string // names one of Config.Limits; applied by client address

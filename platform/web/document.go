@@ -158,6 +158,12 @@ func (r *route) lines(record reflect.Type) *huma.MediaType {
 // registered completes the document after huma has derived the rest.
 func (r *route) registered() {
 	r.api.names[ginPath(r.op.Path)] = r.op.Path
+	if r.op.Creates {
+		responses := r.api.huma.OpenAPI().Paths[r.op.Path].Put.Responses
+		created := *responses[statusKey(r.status)]
+		created.Description = http.StatusText(http.StatusCreated)
+		responses[statusKey(http.StatusCreated)] = &created
+	}
 	if r.body == nil {
 		return
 	}

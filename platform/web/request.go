@@ -105,30 +105,6 @@ func RequestFrom(ctx context.Context) RequestInfo {
 	return RequestInfo{}
 }
 
-// Identify makes the session that a request has just opened the request's caller, so that what the request does is
-// recorded as its user's doing. Outside of a request it does nothing.
-func Identify(ctx context.Context, userID, sessionID uuid.UUID) {
-	if r := requestFrom(ctx); r != nil {
-		r.caller = sessionCaller(userID, sessionID)
-	}
-}
-
-// Keep lets a SessionVerifier leave what it has loaded for the handlers of the same request. Outside of a request it
-// does nothing.
-func Keep(ctx context.Context, v any) {
-	if r := requestFrom(ctx); r != nil {
-		r.kept = v
-	}
-}
-
-// Kept returns what the SessionVerifier left for this request, or nil.
-func Kept(ctx context.Context) any {
-	if r := requestFrom(ctx); r != nil {
-		return r.kept
-	}
-	return nil
-}
-
 // request is all that is known of one request. It is itself the request's context, so that one allocation carries
 // everything the handlers ask for.
 type request struct {
@@ -137,7 +113,6 @@ type request struct {
 	route      *route // nil until an operation matched
 	info       RequestInfo
 	caller     Caller
-	kept       any // by the session verifier
 	kept       any // by the SessionVerifier
 	url        *url.URL
 	header     http.Header  // of the response

@@ -72,13 +72,14 @@ func TestRequestInfo(t *testing.T) {
 		RequestID    string `json:"request_id"`
 		TraceID      string `json:"trace_id"`
 		NoCache      bool   `json:"no_cache"`
+		Kept         string
 	}
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	var got info
 	res := f.anyone.As(aliceToken).Do("GET", "/v1/me", nil, "X-Request-ID", "abc-1", "Traceparent", "00-"+trace+"-00f067aa0ba902b7-01",
 		"X-Forwarded-For", "6.6.6.6, 203.0.113.9", "Cache-Control", "no-cache").Want(200)
 	res.JSON(&got)
-	want := info{Kind: "user", ID: ids.Format("user", aliceID), IP: "203.0.113.9", RequestID: "abc-1", TraceID: trace, NoCache: true}
+	want := info{Kind: "user", ID: ids.Format("user", aliceID), IP: "203.0.113.9", RequestID: "abc-1", TraceID: trace, NoCache: true, Kept: "alice's session"}
 	if got != want {
 		t.Errorf("the handler saw %+v, want %+v", got, want)
 	}
@@ -140,8 +141,9 @@ func TestAccessLogAndMetrics(t *testing.T) {
 	f.Do("GET", "/v1/things/thing_x", nil).Want(404)
 	f.Do("GET", "/whatever/alice@example.org", nil).Want(404)
 	f.Do("BREW", "/v1/things", nil).Want(405)
+	f.anyone.Do("POST", "/v1/sign-in", `{"password":"x"}`).Want(200) // is alice's doing
 	log := f.log.String()
-	for _, want := range []string{`"route":"/v1/things/{id}"`, `"route":"unmatched"`, `"status":404`, `"caller":"root"`, `"request_id":`, `"duration":`} {
+	for _, want := range []string{`"route":"/v1/things/{id}"`, `"route":"unmatched"`, `"status":404`, `"caller":"root"`, `"caller":"` + ids.Format("user", aliceID) + `"`, `"request_id":`, `"duration":`} {
 		if !strings.Contains(log, want) {
 			t.Errorf("the access log lacks %s:\n%s", want, log)
 		}

@@ -170,10 +170,11 @@ type tokenOutput struct {
 	}
 }
 
-func (t *toy) signIn(_ context.Context, in *signInInput) (*tokenOutput, error) {
+func (t *toy) signIn(ctx context.Context, in *signInInput) (*tokenOutput, error) {
 	if in.Body.Password == "wrong" {
 		return nil, errs.New(errs.Unauthenticated, "invalid_credentials", "E-mail or password is wrong.")
 	}
+	web.Identify(ctx, aliceID, uuid.New())
 	out := &tokenOutput{}
 	out.Body.Token = "st_" + uuid.NewString()
 	return out, nil
@@ -187,6 +188,7 @@ type callerOutput struct {
 		TraceID   string `json:"trace_id"`
 		IP        string `json:"ip"`
 		NoCache   bool   `json:"no_cache"`
+		Kept      string `json:"kept"`
 	}
 }
 
@@ -195,6 +197,7 @@ func (t *toy) whoAmI(ctx context.Context, _ *struct{}) (*callerOutput, error) {
 	out := &callerOutput{}
 	out.Body.Kind, out.Body.ID = caller.Kind.String(), caller.ID
 	out.Body.RequestID, out.Body.TraceID, out.Body.IP, out.Body.NoCache = req.ID, req.TraceID, req.IP, req.NoCache
+	out.Body.Kept, _ = web.Kept(ctx).(string)
 	return out, nil
 }
 
@@ -343,9 +346,10 @@ func (t *toy) list(ctx context.Context, in *listThings) (*listOutput, error) {
 // sessions knows one session.
 type sessions struct{}
 
-func (sessions) VerifySession(_ context.Context, token string) (uuid.UUID, uuid.UUID, error) {
+func (sessions) VerifySession(ctx context.Context, token string) (uuid.UUID, uuid.UUID, error) {
 	switch token {
 	case aliceToken:
+		web.Keep(ctx, "alice's session")
 		return aliceID, uuid.New(), nil
 	case downToken:
 		return uuid.Nil, uuid.Nil, errs.ErrUnavailable
