@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
@@ -73,17 +74,17 @@ var jsonTypes = []string{jsonType}
 
 // openStream lifts the limits of ordinary requests, and lets the answer begin before the body has ended.
 func (r *route) openStream(c *gin.Context) error {
-	control := http.NewResponseController(c.Writer)
 	if !r.records {
 		return nil
 	}
 	if err := r.checkMediaType(c.Request.Header); err != nil {
 		return err
 	}
+	control := http.NewResponseController(c.Writer)
 	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) { // HTTP/2 always is
 		return fmt.Errorf("stream: %w", err)
 	}
-	c.Request.Body = &streamBody{ReadCloser: c.Request.Body, control: control}
+	c.Request.Body = &streamBody{ReadCloser: c.Request.Body, c: c}
 	return nil
 }
 
@@ -124,6 +125,7 @@ func readAll(c *gin.Context, limit int64) ([]byte, error) {
 	var timeout net.Error
 	switch {
 	case err == nil:
+		setReadDeadline(c, time.Time{}) // else it would end the request itself
 		return data, nil
 	case errors.As(err, &tooLarge):
 		return nil, errBodyTooLarge

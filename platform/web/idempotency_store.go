@@ -24,8 +24,8 @@ func Migrations() db.Migration {
 }
 
 const (
-	// idempotencyLease is how long a key stays locked when the instance that works on it dies. It outlives any request.
-	idempotencyLease = 2 * time.Minute
+	// idempotencyLease is how much longer than a request may take a key stays locked when its instance dies.
+	idempotencyLease = time.Minute
 	// idempotencyTTL is how long an answer can be replayed.
 	idempotencyTTL = 24 * time.Hour
 )
@@ -48,7 +48,7 @@ func (s *Server) acquire(ctx context.Context, id, fingerprint []byte, lease uuid
 			leased_till = excluded.leased_till, expires_at = excluded.expires_at, status = NULL, answer = NULL
 		WHERE k.expires_at <= now()
 			OR k.status IS NULL AND k.leased_till <= now() AND k.fingerprint = excluded.fingerprint`,
-		id, fingerprint, lease, idempotencyLease.Microseconds(), idempotencyTTL.Microseconds())
+		id, fingerprint, lease, (s.cfg.RequestTimeout + idempotencyLease).Microseconds(), idempotencyTTL.Microseconds())
 	if err != nil {
 		return false, idempotencyRow{}, db.Translate(err, nil)
 	}

@@ -57,11 +57,12 @@ func (s *Server) drain(ctx context.Context, srv *http.Server) error {
 	return nil
 }
 
+// httpServer has no ReadTimeout: net/http would cancel the context of a request that takes longer to answer. limitBody
+// bounds the bodies instead.
 func (s *Server) httpServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: s.cfg.ReadHeaderTimeout,
-		ReadTimeout:       s.cfg.ReadTimeout,
 		WriteTimeout:      s.cfg.WriteTimeout,
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humagin"
+	"github.com/gin-gonic/gin"
 
 	"github.com/strata-accounts/strata/platform/errs"
 )
@@ -79,18 +80,17 @@ func (b *NDJSONBody[T]) Lines() iter.Seq2[Line[T], error] {
 // streamBody is a request body of any length: it cuts off a client that stalls, and knows whether it was read to its end.
 type streamBody struct {
 	io.ReadCloser
-	control *http.ResponseController
-	ended   bool
+	c     *gin.Context
+	ended bool
 }
 
 // Read implements io.Reader.
 func (b *streamBody) Read(p []byte) (int, error) {
-	if err := b.control.SetReadDeadline(time.Now().Add(streamStall)); err != nil {
-		return 0, err
-	}
+	setReadDeadline(b.c, time.Now().Add(streamStall))
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		b.ended = true
+		setReadDeadline(b.c, time.Time{}) // what is still to be done with the records may take its time
 	}
 	return n, err
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
 
 	"github.com/strata-accounts/strata/platform/errs"
@@ -32,12 +33,27 @@ func (s *Server) observe(api *API) gin.HandlerFunc {
 				panic(http.ErrAbortHandler) // only a broken connection still tells the client that its answer is not whole
 			}
 		}()
+		s.limitBody(c)
 		if !isText(c.Request.URL.Path) {
 			s.abort(c, problemOf(req, ErrNotFound))
 			return
 		}
 		c.Next()
 	}
+}
+
+// limitBody makes a body that comes too slowly fail, also one that nothing reads: net/http itself reads what is left
+// before the connection is used again.
+func (s *Server) limitBody(c *gin.Context) {
+	if c.Request.ContentLength != 0 {
+		setReadDeadline(c, time.Now().Add(s.cfg.ReadTimeout))
+	}
+}
+
+// setReadDeadline moves the time by which the client must have sent more; zero means never. Writers of tests that are
+// not connections have none.
+func setReadDeadline(c *gin.Context, t time.Time) {
+	_ = huma.SetReadDeadline(c.Writer, t)
 }
 
 // isText reports whether s is valid UTF-8 without NUL: what PostgreSQL stores as text.

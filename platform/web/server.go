@@ -25,7 +25,7 @@ type Config struct {
 	Addr              string           // of the main listener, "127.0.0.1:8080"; port 0 picks a free one
 	AdminAddr         string           // of the admin listener; empty: there is none
 	ReadHeaderTimeout time.Duration    // 5 s: a client must have sent its headers
-	ReadTimeout       time.Duration    // 30 s: and the whole request, streams apart
+	ReadTimeout       time.Duration    // 30 s: and the body, streams apart
 	WriteTimeout      time.Duration    // 60 s: and taken the whole answer, streams apart
 	IdleTimeout       time.Duration    // 120 s: a kept-alive connection is closed
 	RequestTimeout    time.Duration    // 30 s: the deadline in a request's context, streams apart

@@ -144,6 +144,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	stop := listen(t, s)
 	for name, start := range map[string]string{
 		"headers": "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
+		"unread":  "PUT /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
 		"body":    "PUT /put HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -164,6 +165,46 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 				t.Errorf("the answer is %q, want 408", answer)
 			}
 		})
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStreamsOutliveRequests: the limits of ordinary requests must not end a stream that makes progress.
+func TestStreamsOutliveRequests(t *testing.T) {
+	const limit = 50 * time.Millisecond
+	s := webtest.NewServer(t, nil, func(c *web.Config, _ *web.Deps) {
+		c.ReadHeaderTimeout, c.ReadTimeout, c.WriteTimeout, c.RequestTimeout = limit, limit, limit, limit
+	})
+	web.Register(s.API(), web.Operation{
+		ID: "export", Method: "POST", Path: "/export", Streams: true, Auth: web.Auth{Public: true}, Answers: []string{web.NDJSON},
+	}, func(_ context.Context, in *importInput) (*web.Stream, error) {
+		return web.StreamNDJSON(func(ctx context.Context, w *web.RecordWriter) error {
+			for range in.Lines() {
+			}
+			select {
+			case <-time.After(5 * limit):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			return w.Write("whole")
+		}), nil
+	})
+	stop := listen(t, s)
+	body, send := io.Pipe()
+	go func() {
+		_, _ = io.WriteString(send, "{\"label\":\"a\"}\n")
+		time.Sleep(3 * limit)
+		_ = send.Close()
+	}()
+	res, err := http.Post("http://"+s.Addr().String()+"/export", web.NDJSON, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if got, err := io.ReadAll(res.Body); string(got) != "\"whole\"\n" || err != nil {
+		t.Errorf("the answer is %q, %v", got, err)
 	}
 	if err := stop(); err != nil {
 		t.Error(err)
