@@ -2,7 +2,10 @@ package auditlog
 
 import (
 	"encoding/base64"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -48,4 +51,24 @@ func (k *Keys) open(signed string) (Checkpoint, error) {
 		return Checkpoint{}, fmt.Errorf("checkpoint: malformed root hash")
 	}
 	return Checkpoint{Origin: lines[0], Size: size, Root: root, Note: signed}, nil
+}
+
+// ParseCheckpoints returns the signed notes in data: one or many one after the other, as in the checkpoint file, or an
+// answer of GET /v1/audit-log/checkpoint.
+func ParseCheckpoints(data []byte) ([]string, error) {
+	var answer struct {
+		Checkpoint string `json:"checkpoint"`
+	}
+	if json.Unmarshal(data, &answer) == nil && answer.Checkpoint != "" {
+		return []string{answer.Checkpoint}, nil
+	}
+	parts := strings.Split(strings.TrimSpace(string(data)), "\n\n") // of each note its text, and its signatures
+	if len(parts)%2 != 0 {
+		return nil, errors.New("not a checkpoint: a signed note has a text, an empty line, and signatures")
+	}
+	var notes []string
+	for pair := range slices.Chunk(parts, 2) {
+		notes = append(notes, strings.TrimLeft(pair[0], "\n")+"\n\n"+strings.TrimRight(pair[1], "\n")+"\n")
+	}
+	return notes, nil
 }

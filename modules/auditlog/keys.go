@@ -33,58 +33,84 @@ type KeyConfig struct {
 
 // Keys signs checkpoints and verifies those of this log.
 type Keys struct {
-	signer    note.Signer
-	verifiers note.Verifiers
+	origin    string
 	public    string
+	signer    note.Signer // nil where there is no signing key
+	verifiers note.Verifiers
 }
 
 // Origin returns the log's name.
-func (k *Keys) Origin() string { return k.signer.Name() }
+func (k *Keys) Origin() string { return k.origin }
 
-// Public returns the key with which anyone can verify the log's checkpoints: origin+hash+key.
+// Public returns the key with which anyone can verify the log's checkpoints: origin+hash+key. It is empty where there is
+// no signing key.
 func (k *Keys) Public() string { return k.public }
 
 // OpenKeys returns the configured keys, and generates a signing key where none is configured and none was generated
 // before. Errors never contain key material.
 func OpenKeys(cfg KeyConfig) (*Keys, error) {
+	return openKeys(cfg, generatedKey)
+}
+
+// ReadKeys is OpenKeys for those who only verify: without a signing key the configured verifiers must do.
+func ReadKeys(cfg KeyConfig) (*Keys, error) {
+	return openKeys(cfg, func(path string) (string, error) {
+		content, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) && len(cfg.Verifiers) > 0 {
+			err = nil
+		}
+		return string(content), err
+	})
+}
+
+func openKeys(cfg KeyConfig, stored func(path string) (string, error)) (*Keys, error) {
 	if cfg.Origin == "" {
 		cfg.Origin = DefaultOrigin
 	}
 	encoded := cfg.SigningKey
 	if encoded == "" {
 		var err error
-		if encoded, err = generatedKey(filepath.Join(cfg.StateDir, keyFile)); err != nil {
+		if encoded, err = stored(filepath.Join(cfg.StateDir, keyFile)); err != nil {
 			return nil, fmt.Errorf("audit signing key: %w", err)
 		}
 	}
-	seed, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
-	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, errors.New("auditlog.signing_key: must be the base64 of 32 bytes (openssl rand -base64 32)")
+	keys := &Keys{origin: cfg.Origin}
+	known := cfg.Verifiers
+	if encoded != "" {
+		if err := keys.setSigner(encoded); err != nil {
+			return nil, err
+		}
+		known = append([]string{keys.public}, known...)
 	}
-	return newKeys(cfg.Origin, seed, cfg.Verifiers)
+	list := make([]note.Verifier, len(known))
+	for i, v := range known {
+		var err error
+		if list[i], err = note.NewVerifier(v); err != nil {
+			return nil, errors.New("auditlog.verifiers: must be public keys in the form origin+hash+key")
+		}
+	}
+	keys.verifiers = note.VerifierList(list...)
+	return keys, nil
 }
 
-func newKeys(origin string, seed []byte, others []string) (*Keys, error) {
-	key := ed25519.NewKeyFromSeed(seed)
-	public, err := note.NewEd25519VerifierKey(origin, key.Public().(ed25519.PublicKey))
+// setSigner takes a seed, in base64, into use.
+func (k *Keys) setSigner(encoded string) error {
+	seed, err := base64.StdEncoding.DecodeString(strings.TrimSpace(encoded))
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return errors.New("auditlog.signing_key: must be the base64 of 32 bytes (openssl rand -base64 32)")
+	}
+	private := ed25519.NewKeyFromSeed(seed)
+	k.public, err = note.NewEd25519VerifierKey(k.origin, private.Public().(ed25519.PublicKey))
 	if err != nil {
-		return nil, fmt.Errorf("auditlog.origin: %w", err)
+		return fmt.Errorf("audit signing key: %w", err)
 	}
-	hash := strings.SplitN(public, "+", 3)[1]
-	private := "PRIVATE+KEY+" + origin + "+" + hash + "+" + base64.StdEncoding.EncodeToString(append([]byte{noteEd25519}, seed...))
-	signer, err := note.NewSigner(private)
+	hash := strings.TrimPrefix(k.public, k.origin+"+")[:8]
+	encoded = base64.StdEncoding.EncodeToString(append([]byte{noteEd25519}, seed...))
+	k.signer, err = note.NewSigner("PRIVATE+KEY+" + k.origin + "+" + hash + "+" + encoded)
 	if err != nil {
-		return nil, errors.New("auditlog.origin: must not be empty or contain spaces or plus signs")
+		return errors.New("auditlog.origin: must not contain spaces or plus signs")
 	}
-	var list []note.Verifier
-	for _, v := range append([]string{public}, others...) {
-		verifier, err := note.NewVerifier(v)
-		if err != nil {
-			return nil, fmt.Errorf("auditlog.verifiers: not a public key in the form origin+hash+key")
-		}
-		list = append(list, verifier)
-	}
-	return &Keys{signer: signer, verifiers: note.VerifierList(list...), public: public}, nil
+	return nil
 }
 
 // generatedKey reads the key file, or creates it. Of two processes that create it at once, one wins and both use its key.

@@ -106,11 +106,9 @@ func (l *Log) vouched(s seal) error {
 func (l *Log) Seal(ctx context.Context) (int, error) {
 	sealed := 0
 	err := l.db.InTx(ctx, func(ctx context.Context) error {
-		q := l.db.Querier(ctx)
-		var mine bool
-		err := q.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended('strata.auditlog.seal', 0))`).Scan(&mine)
+		mine, err := tryLock(ctx, l.db.Querier(ctx), "strata.auditlog.seal")
 		if err != nil || !mine {
-			return db.Translate(err, nil)
+			return err
 		}
 		head, err := l.head(ctx)
 		if err != nil {
@@ -124,6 +122,13 @@ func (l *Log) Seal(ctx context.Context) (int, error) {
 		return l.extend(ctx, head, events, lastTxid)
 	}, db.Timeout(sealTimeout))
 	return sealed, err
+}
+
+// tryLock takes an advisory lock until the transaction's end, and reports whether nobody else had it.
+func tryLock(ctx context.Context, q db.Querier, name string) (bool, error) {
+	var taken bool
+	err := q.QueryRowContext(ctx, `SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))`, name).Scan(&taken)
+	return taken, db.Translate(err, nil)
 }
 
 // final returns the next events in final order, and the transaction id of the last one.

@@ -98,11 +98,26 @@ END
 $$;
 -- +goose StatementEnd
 
--- audit_add_partitions sees to this month and the next ahead months, and returns how many were missing.
-CREATE FUNCTION audit_add_partitions(ahead int) RETURNS bigint LANGUAGE sql AS $$
-    SELECT count(*) FILTER (WHERE audit_add_partition(parent, ((now() AT TIME ZONE 'UTC') + n * interval '1 month')::date))
-    FROM unnest(ARRAY['audit_events', 'audit_origins']) AS parent, generate_series(0, ahead) AS n
+-- audit_add_partitions sees to this month, the next ahead months, and those that the default partitions have caught. It
+-- returns how many partitions were missing.
+-- +goose StatementBegin
+CREATE FUNCTION audit_add_partitions(ahead int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    this  timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
+    days  date[] := ARRAY(
+        SELECT (this + n * interval '1 month')::date FROM generate_series(0, ahead) AS n
+        UNION SELECT date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date FROM audit_events_default
+        UNION SELECT date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date FROM audit_origins_default);
+    day   date;
+    added int := 0;
+BEGIN
+    FOREACH day IN ARRAY days LOOP
+        added := added + audit_add_partition('audit_events', day)::int + audit_add_partition('audit_origins', day)::int;
+    END LOOP;
+    RETURN added;
+END
 $$;
+-- +goose StatementEnd
 SELECT audit_add_partitions(3);
 
 -- +goose Down

@@ -8,7 +8,7 @@ CREATE TABLE audit_seals (
     size       bigint      NOT NULL UNIQUE,
     last_txid  xid8        NOT NULL,
     last_id    uuid        NOT NULL,
-    root       bytea       NOT NULL,
+    root       bytea       NOT NULL CONSTRAINT audit_seals_root_length CHECK (octet_length(root) = 32),
     checkpoint text        NOT NULL, -- a signed note
     sealed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT audit_seals_not_empty CHECK (size > first)
