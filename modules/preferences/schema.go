@@ -44,7 +44,7 @@ func compile(pointer string, document any) (*schema, []errs.Field) {
 	if dialect, ok := object["$schema"]; ok && dialect != draft && dialect != draft+"#" {
 		return nil, []errs.Field{{Pointer: pointer + "/$schema", Code: "not_allowed", Message: "Must be " + draft + ", or absent."}}
 	}
-	s := &schema{meter: &meter{left: maxSteps}}
+	s := &schema{meter: &meter{}}
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(offline{})
@@ -69,13 +69,15 @@ func compile(pointer string, document any) (*schema, []errs.Field) {
 
 // schemaFields says what is wrong with a schema, as far as the compiler tells where.
 func schemaFields(pointer string, err error) []errs.Field {
+	var malformed *jsonschema.SchemaValidationError
+	if errors.As(err, &malformed) { // holds its cause without unwrapping to it
+		err = malformed.Err
+	}
 	var invalid *jsonschema.ValidationError
 	var load *jsonschema.LoadURLError
 	switch {
 	case errors.As(err, &invalid):
 		return fieldsOf(pointer, invalid)
-	case errors.Is(err, errPattern):
-		return []errs.Field{{Pointer: pointer, Code: "pattern", Message: "Holds a regular expression that is not valid in Go's syntax (RE2), or too large."}}
 	case errors.As(err, &load):
 		return []errs.Field{{Pointer: pointer, Code: "reference", Message: "Refers to another document; a schema must be complete in itself."}}
 	}
@@ -108,7 +110,7 @@ func (offline) Load(string) (any, error) { return nil, errors.New("schemas are n
 
 var (
 	errTooCostly = errors.New("validation takes too many steps")
-	errPattern   = errors.New("not a valid pattern, or too large")
+	errPattern   = errors.New("not a regular expression, or too large")
 )
 
 // meter ends a validation that takes too long, by a panic: the library has no other way out. It hears of every

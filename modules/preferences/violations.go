@@ -63,6 +63,9 @@ func describe(k jsonschema.ErrorKind) (code, message string) {
 	case *kind.Enum, *kind.Const:
 		return "not_allowed", "Must be one of the values that the schema lists."
 	case *kind.Format:
+		if k.Want == "regex" {
+			return "format", "Must be a regular expression in RE2's syntax, and not too large."
+		}
 		return "format", "Must have the format " + k.Want + "."
 	case *kind.Pattern:
 		return "pattern", "Must match " + k.Want + " (RE2)."

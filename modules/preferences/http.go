@@ -1,0 +1,332 @@
+package preferences
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/strata-accounts/strata/platform/ids"
+	"github.com/strata-accounts/strata/platform/web"
+)
+
+// definitionBody is a definition as clients see it.
+type definitionBody struct {
+	Key         string          `json:"key" doc:"Names the preference in paths, pointers and programs." example:"theme"`
+	Schema      web.RawJSON     `json:"schema" doc:"JSON Schema 2020-12 that every value satisfies."`
+	Default     json.RawMessage `json:"default" doc:"Holds for users who have set nothing."`
+	Description string          `json:"description" doc:"What the preference is for."`
+	Version     int64           `json:"version" doc:"Counts the changes."`
+	CreatedAt   time.Time       `json:"created_at"`
+	UpdatedAt   time.Time       `json:"updated_at"`
+}
+
+func toBody(d Definition) definitionBody {
+	return definitionBody{
+		Key: d.Key, Schema: web.RawJSON(d.Schema), Default: d.Default, Description: d.Description,
+		Version: d.Version, CreatedAt: d.CreatedAt.UTC(), UpdatedAt: d.UpdatedAt.UTC(),
+	}
+}
+
+type definitionOutput struct {
+	Status int
+	ETag   string `header:"ETag"`
+	Body   definitionBody
+}
+
+type listDefinitions struct{ web.Conditional }
+
+type listDefinitionsOutput struct {
+	ETag string `header:"ETag"`
+	Body struct {
+		Definitions []definitionBody `json:"definitions" doc:"All definitions, in the order of their keys."`
+	}
+}
+
+type getDefinition struct {
+	web.Conditional
+	Key string `path:"key" maxLength:"64"`
+}
+
+type putDefinition struct {
+	web.Conditional
+	Key  string `path:"key" pattern:"^[a-z][a-z0-9_.-]{0,63}$"`
+	Body struct {
+		Schema      web.RawJSON     `json:"schema" doc:"JSON Schema 2020-12, complete in itself; at most 16384 bytes. Formats are asserted, patterns have RE2's syntax."`
+		Default     json.RawMessage `json:"default" doc:"Must satisfy the schema; at most 8192 bytes."`
+		Description string          `json:"description,omitempty" maxLength:"1000"`
+	}
+}
+
+// preferencesBody is a user's preferences as one JSON object: the document that PATCH patches. Rendering it takes no
+// reflection: values are stored as they are answered.
+type preferencesBody struct {
+	all     []Effective
+	sources bool
+}
+
+// MarshalJSON implements json.Marshaler.
+func (b preferencesBody) MarshalJSON() ([]byte, error) {
+	var out bytes.Buffer
+	out.WriteByte('{')
+	for i, e := range b.all {
+		if i > 0 {
+			out.WriteByte(',')
+		}
+		out.WriteString(strconv.Quote(e.Key)) // the pattern of keys leaves nothing to escape
+		out.WriteByte(':')
+		if b.sources {
+			out.WriteString(`{"value":`)
+			out.Write(e.Value)
+			out.WriteString(`,"source":"` + string(e.Source) + `"}`)
+		} else {
+			out.Write(e.Value)
+		}
+	}
+	out.WriteByte('}')
+	return out.Bytes(), nil
+}
+
+// Schema implements huma.SchemaProvider.
+func (preferencesBody) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Description: "Every defined preference by its key: its value or, with source=true, an object of its value and its source.",
+		AnyOf: []*huma.Schema{
+			{Type: huma.TypeObject, AdditionalProperties: &huma.Schema{Description: "The value that holds."}},
+			{Type: huma.TypeObject, AdditionalProperties: &huma.Schema{
+				Type:     huma.TypeObject,
+				Required: []string{"value", "source"},
+				Properties: map[string]*huma.Schema{
+					"value":  {Description: "The value that holds."},
+					"source": {Type: huma.TypeString, Enum: []any{string(FromDefault), string(FromUser)}},
+				},
+				AdditionalProperties: false,
+			}},
+		},
+	}
+}
+
+type getPreferences struct {
+	web.Conditional
+	ID     string `path:"id" doc:"The user."`
+	Source bool   `query:"source" doc:"Whether to tell which values are defaults and which the user's."`
+}
+
+type preferencesOutput struct {
+	ETag string `header:"ETag"`
+	Body preferencesBody
+}
+
+func toOutput(p Preferences, sources bool) *preferencesOutput {
+	return &preferencesOutput{ETag: etag(p.Tag), Body: preferencesBody{p.All, sources}}
+}
+
+// patchBody is a merge patch by keys.
+type patchBody map[string]json.RawMessage
+
+// Schema implements huma.SchemaProvider.
+func (patchBody) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Type:                 huma.TypeObject,
+		Description:          "JSON Merge Patch (RFC 7396) on the user's preferences; null returns a preference to its default.",
+		AdditionalProperties: &huma.Schema{},
+	}
+}
+
+type patchPreferences struct {
+	web.Conditional
+	ID   string `path:"id" doc:"The user."`
+	Body patchBody
+}
+
+type putPreference struct {
+	web.Conditional
+	ID   string `path:"id" doc:"The user."`
+	Key  string `path:"key" maxLength:"64"`
+	Body struct {
+		Value json.RawMessage `json:"value" doc:"Must satisfy the definition's schema; null is a value like any other."`
+	}
+}
+
+type deletePreference struct {
+	web.Conditional
+	ID  string `path:"id" doc:"The user."`
+	Key string `path:"key" maxLength:"64"`
+}
+
+type deletedPreference struct {
+	ETag string `header:"ETag"`
+}
+
+// Routes registers the module's operations.
+func (m *Module) Routes(api *web.API) {
+	m.definitionRoutes(api)
+	const path = "/v1/users/{id}/preferences"
+	read := web.Auth{Scope: "preferences:read", Self: "id"}
+	write := web.Auth{Scope: "preferences:write", Self: "id"}
+	web.Register(api, web.Operation{
+		ID: "getPreferences", Method: http.MethodGet, Path: path, Tag: "preferences", Auth: read,
+		Summary:     "Read a user's preferences",
+		Description: "The values that hold for the user: the defaults, overlaid with what the user has set.",
+	}, m.get)
+	web.Register(api, web.Operation{
+		ID: "updatePreferences", Method: http.MethodPatch, Path: path, Tag: "preferences", Auth: write,
+		Summary: "Change a user's preferences",
+		Description: "Merges a patch into the values that hold, all or nothing. null returns a preference to its default. " +
+			"Answers with the preferences that hold now.",
+	}, m.patch)
+	web.Register(api, web.Operation{
+		ID: "setPreference", Method: http.MethodPut, Path: path + "/{key}", Tag: "preferences", Auth: write,
+		Summary:     "Set one preference of a user",
+		Description: "Replaces the value. Answers with the preferences that hold now.",
+	}, m.put)
+	web.Register(api, web.Operation{
+		ID: "resetPreference", Method: http.MethodDelete, Path: path + "/{key}", Tag: "preferences", Auth: write,
+		Summary: "Return one preference of a user to its default",
+	}, m.reset)
+}
+
+func (m *Module) definitionRoutes(api *web.API) {
+	const path = "/v1/preference-definitions"
+	define := web.Auth{Scope: "preferences:define"}
+	web.Register(api, web.Operation{
+		ID: "listPreferenceDefinitions", Method: http.MethodGet, Path: path, Tag: "preferences", Auth: web.Auth{Any: true},
+		Summary: "List what may be preferred", Description: "There are at most 256 definitions; all are listed.",
+	}, m.listDefinitions)
+	web.Register(api, web.Operation{
+		ID: "getPreferenceDefinition", Method: http.MethodGet, Path: path + "/{key}", Tag: "preferences", Auth: web.Auth{Any: true},
+		Summary: "Read a definition",
+	}, m.getDefinition)
+	web.Register(api, web.Operation{
+		ID: "putPreferenceDefinition", Method: http.MethodPut, Path: path + "/{key}", Tag: "preferences", Auth: define,
+		Creates: true, Errors: []int{http.StatusConflict},
+		Summary: "Create or replace a definition",
+		Description: "A schema that stored values do not satisfy is refused with their number. A changed default " +
+			"holds at once for everybody who has set nothing.",
+	}, m.putDefinition)
+	web.Register(api, web.Operation{
+		ID: "deletePreferenceDefinition", Method: http.MethodDelete, Path: path + "/{key}", Tag: "preferences", Auth: define,
+		Errors:  []int{http.StatusConflict},
+		Summary: "Delete a definition", Description: "Refused, with their number, while users have set the preference.",
+	}, m.deleteDefinition)
+}
+
+func (m *Module) listDefinitions(ctx context.Context, in *listDefinitions) (*listDefinitionsOutput, error) {
+	catalogue, err := m.Service.Definitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &listDefinitionsOutput{ETag: etag(catalogue.Tag)}
+	if in.NotModified(out.ETag) {
+		return nil, web.NotModified(out.ETag)
+	}
+	out.Body.Definitions = make([]definitionBody, len(catalogue.Definitions))
+	for i, d := range catalogue.Definitions {
+		out.Body.Definitions[i] = toBody(d)
+	}
+	return out, nil
+}
+
+func (m *Module) getDefinition(ctx context.Context, in *getDefinition) (*definitionOutput, error) {
+	catalogue, err := m.Service.Definitions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d, ok := catalogue.ByKey(in.Key)
+	if !ok {
+		return nil, ErrNotDefined
+	}
+	if tag := web.ETag(d.Version); in.NotModified(tag) {
+		return nil, web.NotModified(tag)
+	}
+	return &definitionOutput{Status: http.StatusOK, ETag: web.ETag(d.Version), Body: toBody(d)}, nil
+}
+
+func (m *Module) putDefinition(ctx context.Context, in *putDefinition) (*definitionOutput, error) {
+	d, created, err := m.Service.PutDefinition(ctx, in.Key, NewDefinition{
+		Schema: json.RawMessage(in.Body.Schema), Default: in.Body.Default, Description: in.Body.Description,
+	}, definitionGuard(in.Conditional))
+	if err != nil {
+		return nil, err
+	}
+	out := &definitionOutput{Status: http.StatusOK, ETag: web.ETag(d.Version), Body: toBody(d)}
+	if created {
+		out.Status = http.StatusCreated
+	}
+	return out, nil
+}
+
+func (m *Module) deleteDefinition(ctx context.Context, in *getDefinition) (*struct{}, error) {
+	return nil, m.Service.DeleteDefinition(ctx, in.Key, definitionGuard(in.Conditional))
+}
+
+func (m *Module) get(ctx context.Context, in *getPreferences) (*preferencesOutput, error) {
+	userID, err := ids.Parse(userIDPrefix, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Service.Of(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	if in.NotModified(etag(p.Tag)) {
+		return nil, web.NotModified(etag(p.Tag))
+	}
+	return toOutput(p, in.Source), nil
+}
+
+func (m *Module) patch(ctx context.Context, in *patchPreferences) (*preferencesOutput, error) {
+	userID, err := ids.Parse(userIDPrefix, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Service.Patch(ctx, userID, in.Body, guard(in.Conditional))
+	if err != nil {
+		return nil, err
+	}
+	return toOutput(p, false), nil
+}
+
+func (m *Module) put(ctx context.Context, in *putPreference) (*preferencesOutput, error) {
+	userID, err := ids.Parse(userIDPrefix, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Service.Put(ctx, userID, in.Key, in.Body.Value, guard(in.Conditional))
+	if err != nil {
+		return nil, err
+	}
+	return toOutput(p, false), nil
+}
+
+func (m *Module) reset(ctx context.Context, in *deletePreference) (*deletedPreference, error) {
+	userID, err := ids.Parse(userIDPrefix, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	p, err := m.Service.Reset(ctx, userID, in.Key, guard(in.Conditional))
+	if err != nil {
+		return nil, err
+	}
+	return &deletedPreference{ETag: etag(p.Tag)}, nil
+}
+
+// etag is the entity tag of what has a tag in place of a version.
+func etag(tag string) string { return `"` + tag + `"` }
+
+func guard(c web.Conditional) Guard {
+	return func(tag string) error { return c.CheckWrite(etag(tag)) }
+}
+
+func definitionGuard(c web.Conditional) DefinitionGuard {
+	return func(version int64) error {
+		if version == 0 {
+			return c.CheckWrite("")
+		}
+		return c.CheckVersion(version)
+	}
+}

@@ -1,0 +1,574 @@
+package preferences
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/strata-accounts/strata/platform/db"
+	"github.com/strata-accounts/strata/platform/db/dbtest"
+	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/ids"
+	"github.com/strata-accounts/strata/platform/rollout"
+)
+
+var errNoUser = errs.New(errs.NotFound, "user_not_found", "There is no such user.")
+
+// people stands in for the users module: rows that can be locked.
+type people struct{ db *db.DB }
+
+func (p people) Exists(ctx context.Context, id uuid.UUID) error {
+	return p.find(ctx, `SELECT 1 FROM people WHERE id = $1`, id)
+}
+
+func (p people) LockExisting(ctx context.Context, id uuid.UUID) error {
+	return p.find(ctx, `SELECT 1 FROM people WHERE id = $1 FOR SHARE`, id)
+}
+
+func (p people) find(ctx context.Context, query string, id uuid.UUID) error {
+	var one int
+	err := p.db.Querier(ctx).QueryRowContext(ctx, query, id).Scan(&one)
+	if db.IsNoRows(err) {
+		return errNoUser
+	}
+	return err
+}
+
+// journal keeps what was recorded, as "action target changed", of transactions that were committed.
+type journal struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (j *journal) Record(ctx context.Context, action, targetType string, targetIDs []string, metadata map[string]any) error {
+	if !db.InTransaction(ctx) {
+		return errors.New("recorded outside of the transaction")
+	}
+	event := strings.TrimSpace(fmt.Sprint(action, " ", targetType, ":", strings.Join(targetIDs, ","), " ", metadata["changed"]))
+	db.AfterCommit(ctx, func(context.Context) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.events = append(j.events, strings.TrimSuffix(event, " <nil>"))
+	})
+	return nil
+}
+
+// take returns what was recorded since it was last called.
+func (j *journal) take() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	events := j.events
+	j.events = nil
+	return events
+}
+
+// world is the module with its neighbours.
+type world struct {
+	*Module
+	t       *testing.T
+	db      *db.DB
+	journal *journal
+}
+
+func newWorld(t *testing.T, stage rollout.Stage) *world {
+	t.Helper()
+	d := dbtest.Open(t, Migrations())
+	if _, err := d.SQL().ExecContext(t.Context(), `CREATE TABLE people (id uuid PRIMARY KEY)`); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, db: d, journal: &journal{}}
+	w.Module = New(Deps{DB: d, Repository: newSwitch(d, stage), Users: people{d}, Auditor: w.journal})
+	return w
+}
+
+// person makes a user.
+func (w *world) person() uuid.UUID {
+	w.t.Helper()
+	id := ids.New()
+	if _, err := w.db.SQL().ExecContext(w.t.Context(), `INSERT INTO people VALUES ($1)`, id); err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+func (w *world) define(key, schema, value string) Definition {
+	w.t.Helper()
+	d, _, err := w.put(key, schema, value)
+	if err != nil {
+		w.t.Fatalf("define %s: %v", key, err)
+	}
+	return d
+}
+
+func (w *world) put(key, schema, value string) (Definition, bool, error) {
+	return w.Service.PutDefinition(w.t.Context(), key,
+		NewDefinition{Schema: json.RawMessage(schema), Default: json.RawMessage(value)}, anyVersion)
+}
+
+func (w *world) patch(user uuid.UUID, patch string) error {
+	w.t.Helper()
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal([]byte(patch), &members); err != nil {
+		w.t.Fatal(err)
+	}
+	_, err := w.Service.Patch(w.t.Context(), user, members, anyTag)
+	return err
+}
+
+// effective renders what holds for a user: key, value, and a * where the user set it.
+func (w *world) effective(user uuid.UUID) []string {
+	w.t.Helper()
+	p, err := w.Service.Of(w.t.Context(), user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var out []string
+	for _, e := range p.All {
+		mark := ""
+		if e.Source == FromUser {
+			mark = "*"
+		}
+		out = append(out, e.Key+mark+"="+string(e.Value))
+	}
+	return out
+}
+
+func (w *world) want(what string, user uuid.UUID, want ...string) {
+	w.t.Helper()
+	if got := w.effective(user); !slices.Equal(got, want) {
+		w.t.Errorf("%s: %v, want %v", what, got, want)
+	}
+}
+
+func (w *world) wantEvents(what string, want ...string) {
+	w.t.Helper()
+	if got := w.journal.take(); !slices.Equal(got, want) {
+		w.t.Errorf("%s recorded %q, want %q", what, got, want)
+	}
+}
+
+func anyVersion(int64) error { return nil }
+func anyTag(string) error    { return nil }
+
+// fields returns the violations of an error as "place code".
+func fields(err error) []string {
+	var out []string
+	for _, f := range errs.From(err).Fields {
+		out = append(out, f.Pointer+f.Param+" "+f.Code)
+	}
+	return out
+}
+
+const editorSchema = `{"type":"object","properties":{"tabs":{"type":"integer","minimum":1},"wrap":{"type":"boolean"}},"additionalProperties":false}`
+
+func TestPatch(t *testing.T) {
+	w := newWorld(t, rollout.Repository)
+	w.define("theme", `{"enum":["light","dark"]}`, `"light"`)
+	w.define("editor", editorSchema, `{"tabs":4,"wrap":true}`)
+	w.define("anything", `{}`, `null`)
+	user := w.person()
+	subject := ids.Format(userIDPrefix, user)
+	w.journal.take()
+	w.want("at first", user, `anything=null`, `editor={"tabs":4,"wrap":true}`, `theme="light"`)
+
+	wantError(t, "patch", w.patch(user, `{"theme":"dark","editor":{"tabs":2,"wrap":null}}`), nil)
+	w.want("merged with the default", user, `anything=null`, `editor*={"tabs":2}`, `theme*="dark"`)
+	w.wantEvents("patch", `preferences.updated user:`+subject+` [editor theme]`)
+	wantError(t, "patch", w.patch(user, `{"theme":null,"editor":{"wrap":false}}`), nil)
+	w.want("merged with what was set", user, `anything=null`, `editor*={"tabs":2,"wrap":false}`, `theme="light"`)
+	w.wantEvents("patch", `preferences.updated user:`+subject+` [editor theme]`)
+	wantError(t, "a patch that changes nothing", w.patch(user, `{"editor":{"wrap":false},"theme":null}`), nil)
+	wantError(t, "an empty patch", w.patch(user, `{}`), nil)
+	w.wantEvents("no change")
+
+	err := w.patch(user, `{"theme":"secret","editor":{"tabs":0,"a/b":1},"nothing":1,"anything":{"x":[1]}}`)
+	wantError(t, "a bad patch", err, errs.ErrInvalid)
+	if got, want := fields(err), []string{
+		"/editor/a~1b unknown_member", "/editor/tabs too_small", "/nothing preference_not_defined", "/theme not_allowed",
+	}; !slices.Equal(got, want) {
+		t.Errorf("violations %q, want %q", got, want)
+	}
+	if strings.Contains(fmt.Sprint(errs.From(err).Fields), "secret") {
+		t.Errorf("a rejected value is repeated: %v", errs.From(err).Fields)
+	}
+	w.want("after a bad patch", user, `anything=null`, `editor*={"tabs":2,"wrap":false}`, `theme="light"`)
+	w.wantEvents("a bad patch")
+	wantError(t, "nobody", w.patch(ids.New(), `{"theme":"dark"}`), errNoUser)
+	_, err = w.Service.Of(t.Context(), ids.New())
+	wantError(t, "the preferences of nobody", err, errNoUser)
+}
+
+func TestPutAndReset(t *testing.T) {
+	w, ctx := newWorld(t, rollout.Direct), t.Context()
+	w.define("editor", editorSchema, `{"tabs":4}`)
+	w.define("anything", `{}`, `0`)
+	user := w.person()
+	put := func(key, value string) error {
+		_, err := w.Service.Put(ctx, user, key, json.RawMessage(value), anyTag)
+		return err
+	}
+	wantError(t, "put", put("editor", `{ "wrap": true }`), nil)
+	wantError(t, "put null", put("anything", `null`), nil)
+	w.want("replaced, not merged", user, `anything*=null`, `editor*={"wrap":true}`)
+	err := put("editor", `{"tabs":0}`)
+	if got := fields(err); !slices.Equal(got, []string{"/value/tabs too_small"}) {
+		t.Errorf("violations %q", got)
+	}
+	wantError(t, "put of what is not defined", put("nothing", `1`), ErrNotDefined)
+	for range 2 {
+		_, err = w.Service.Reset(ctx, user, "editor", anyTag)
+		wantError(t, "reset", err, nil)
+	}
+	_, err = w.Service.Reset(ctx, user, "nothing", anyTag)
+	wantError(t, "reset of what is not defined", err, ErrNotDefined)
+	w.want("reset", user, `anything*=null`, `editor={"tabs":4}`)
+}
+
+// The tag changes with whatever changes the answer, and If-Match is decided on the state that is then changed.
+func TestTag(t *testing.T) {
+	w, ctx := newWorld(t, rollout.Repository), t.Context()
+	w.define("theme", `{"type":"string"}`, `"light"`)
+	user, other := w.person(), w.person()
+	seen := map[string]string{}
+	tag := func(what string) string {
+		p, err := w.Service.Of(ctx, user)
+		wantError(t, what, err, nil)
+		if before, ok := seen[p.Tag]; ok {
+			t.Errorf("%s has the tag of %s", what, before)
+		}
+		seen[p.Tag] = what
+		return p.Tag
+	}
+	tag("the default")
+	w.define("theme", `{"type":"string"}`, `"dark"`)
+	tag("another default")
+	wantError(t, "patch", w.patch(user, `{"theme":"dark"}`), nil)
+	tag("the default, set by the user")
+	wantError(t, "patch", w.patch(user, `{"theme":null}`), nil)
+	tag("returned to the default")
+	w.define("size", `{}`, `1`)
+	current := tag("another definition")
+	wantError(t, "another user", w.patch(other, `{"size":2}`), nil)
+
+	match := func(want string) Guard {
+		return func(tag string) error {
+			if tag != want {
+				return errs.New(errs.Precondition, "stale", "")
+			}
+			return nil
+		}
+	}
+	p, err := w.Service.Patch(ctx, user, map[string]json.RawMessage{"size": json.RawMessage(`3`)}, match(current))
+	wantError(t, "a current tag", err, nil)
+	if now := tag("after the patch"); now != p.Tag {
+		t.Errorf("patch returned the tag %s, then it is %s", p.Tag, now)
+	}
+	for what, change := range map[string]func() error{
+		"patch": func() error { _, err := w.Service.Patch(ctx, user, nil, match(current)); return err },
+		"put": func() error {
+			_, err := w.Service.Put(ctx, user, "size", json.RawMessage(`4`), match(current))
+			return err
+		},
+		"reset": func() error { _, err := w.Service.Reset(ctx, user, "size", match(current)); return err },
+	} {
+		if err := change(); errs.KindOf(err) != errs.Precondition {
+			t.Errorf("%s with a stale tag: %v", what, err)
+		}
+	}
+	w.want("after stale changes", user, `size*=3`, `theme="dark"`)
+}
+
+func TestDefinitions(t *testing.T) {
+	w, ctx := newWorld(t, rollout.Repository), t.Context()
+	_, created, err := w.put("theme", ` { "type" : "string" } `, `"light"`)
+	if err != nil || !created {
+		t.Fatalf("created %v, %v", created, err)
+	}
+	w.wantEvents("creation", "preference_definition.created preference_definition:theme")
+	d, created, err := w.put("theme", `{"type":"string"}`, `"light"`)
+	if err != nil || created || d.Version != 1 || string(d.Schema) != `{"type":"string"}` {
+		t.Errorf("the same again: %+v, created %v, %v", d, created, err)
+	}
+	w.wantEvents("the same again")
+	if d = w.define("theme", `{}`, `"dark"`); d.Version != 2 {
+		t.Errorf("replaced: %+v", d)
+	}
+	w.wantEvents("replacement", "preference_definition.updated preference_definition:theme [schema default]")
+
+	for name, c := range map[string]struct {
+		key, schema, value string
+		want               []string
+	}{
+		"key":        {"Theme", `{}`, `1`, []string{"key format"}},
+		"long key":   {strings.Repeat("k", 65), `{}`, `1`, []string{"key format"}},
+		"schema":     {"k", `{"type":1}`, `1`, []string{"/schema/type not_allowed"}},
+		"default":    {"k", `{"type":"string"}`, `1`, []string{"/default type"}},
+		"both":       {"k", `[]`, `1e999`, []string{"/default out_of_range", "/schema type"}},
+		"neither":    {"k", ``, ``, []string{"/default required", "/schema required"}},
+		"too large":  {"k", `{"title":"` + strings.Repeat("x", MaxSchema) + `"}`, `"` + strings.Repeat("x", MaxDefault) + `"`, []string{"/default too_long", "/schema too_long"}},
+		"not bounds": {"k", `{"minimum":1e-999999999}`, `1`, []string{"/schema out_of_range"}},
+	} {
+		_, _, err := w.put(c.key, c.schema, c.value)
+		wantError(t, name, err, errs.ErrInvalid)
+		if got := fields(err); !slices.Equal(got, c.want) {
+			t.Errorf("%s: violations %q, want %q", name, got, c.want)
+		}
+	}
+	_, _, err = w.Service.PutDefinition(ctx, "k", NewDefinition{
+		Schema: json.RawMessage(`{}`), Default: json.RawMessage(`1`), Description: strings.Repeat("é", MaxDescription+1),
+	}, anyVersion)
+	if got := fields(err); !slices.Equal(got, []string{"/description too_long"}) {
+		t.Errorf("a long description: %q", got)
+	}
+	w.wantEvents("refusals")
+}
+
+func TestDefinitionGuard(t *testing.T) {
+	w, ctx := newWorld(t, rollout.Repository), t.Context()
+	stale := errs.New(errs.Precondition, "stale", "")
+	only := func(want int64) DefinitionGuard {
+		return func(version int64) error {
+			if version != want {
+				return stale
+			}
+			return nil
+		}
+	}
+	in := NewDefinition{Schema: json.RawMessage(`{}`), Default: json.RawMessage(`1`)}
+	_, _, err := w.Service.PutDefinition(ctx, "k", in, only(1))
+	wantError(t, "replace what does not exist", err, stale)
+	if c, _ := w.Service.Definitions(ctx); len(c.Definitions) != 0 {
+		t.Error("a refused creation left a definition")
+	}
+	_, _, err = w.Service.PutDefinition(ctx, "k", in, only(0))
+	wantError(t, "create", err, nil)
+	_, _, err = w.Service.PutDefinition(ctx, "k", in, only(0))
+	wantError(t, "create what exists", err, stale)
+	wantError(t, "delete another version", w.Service.DeleteDefinition(ctx, "k", only(2)), stale)
+	wantError(t, "delete", w.Service.DeleteDefinition(ctx, "k", only(1)), nil)
+	wantError(t, "delete again", w.Service.DeleteDefinition(ctx, "k", only(1)), ErrNotDefined)
+}
+
+func TestDefinitionChangesThatBreakValues(t *testing.T) {
+	w := newWorld(t, rollout.Repository)
+	w.define("size", `{"type":"integer"}`, `1`)
+	users := []uuid.UUID{w.person(), w.person(), w.person()}
+	for i, user := range users {
+		wantError(t, "patch", w.patch(user, fmt.Sprintf(`{"size":%d}`, 10+i/2)), nil) // 10, 10, 11
+	}
+	w.journal.take()
+	_, _, err := w.put("size", `{"type":"integer","minimum":11}`, `12`)
+	wantError(t, "a schema that breaks values", err, ErrBreaks)
+	if !strings.Contains(errs.From(err).Message, "2 stored values") {
+		t.Errorf("their number is not told: %s", errs.From(err).Message)
+	}
+	err = w.Service.DeleteDefinition(t.Context(), "size", anyVersion)
+	wantError(t, "delete what is in use", err, ErrInUse)
+	if !strings.Contains(errs.From(err).Message, "3 users") {
+		t.Errorf("their number is not told: %s", errs.From(err).Message)
+	}
+	w.wantEvents("refusals")
+	w.want("after refusals", users[0], `size*=10`)
+	w.define("size", `{"type":"integer","minimum":10}`, `10`)
+	for _, user := range users {
+		wantError(t, "reset", w.patch(user, `{"size":null}`), nil)
+	}
+	wantError(t, "delete", w.Service.DeleteDefinition(t.Context(), "size", anyVersion), nil)
+	w.want("after all", users[0])
+}
+
+func TestLimits(t *testing.T) {
+	w, ctx := newWorld(t, rollout.Direct), t.Context()
+	for i := range MaxDefinitions {
+		if _, _, err := w.Service.repo.CreateDefinition(ctx, Definition{
+			Key: fmt.Sprintf("k%d", i), Schema: json.RawMessage(`{}`), Default: json.RawMessage(`0`),
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err := w.put("one-more", `{}`, `1`)
+	wantError(t, "one definition too many", err, ErrTooMany)
+	w.define("k0", `{}`, `2`)
+
+	user := w.person()
+	half := strings.Repeat("x", MaxValues/2-len(`{"k0":"","k1":"`))
+	wantError(t, "half", w.patch(user, `{"k0":"`+half+`"}`), nil)
+	wantError(t, "nearly all", w.patch(user, `{"k1":"`+half+`"}`), nil)
+	wantError(t, "too much", w.patch(user, `{"k2":"`+strings.Repeat("x", 100)+`"}`), ErrTooLarge)
+	wantError(t, "in place of another", w.patch(user, `{"k1":null,"k2":"`+half+`"}`), nil)
+	if v, _ := w.Service.repo.Values(ctx, user); v.size() > MaxValues || len(v.Set) != 2 {
+		t.Errorf("%d bytes of %d values", v.size(), len(v.Set))
+	}
+}
+
+// Values are written while the schema changes back and forth: whatever is committed satisfies the committed schema, at
+// every moment that a third party can see.
+func TestSchemaChangeAgainstWrites(t *testing.T) {
+	for _, stage := range []rollout.Stage{rollout.Direct, rollout.Repository} {
+		t.Run(string(stage), func(t *testing.T) {
+			t.Parallel()
+			testSchemaChangeAgainstWrites(t, newWorld(t, stage))
+		})
+	}
+}
+
+func testSchemaChangeAgainstWrites(t *testing.T, w *world) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	w.define("n", `{"type":"integer"}`, `0`)
+	users := []uuid.UUID{w.person(), w.person(), w.person(), w.person()}
+	const rounds = 60
+	var accepted, refused, writes atomic.Int64
+	var wg sync.WaitGroup
+	for i, user := range users {
+		rnd := rand.New(rand.NewPCG(seed, uint64(i)))
+		wg.Go(func() {
+			for range rounds {
+				err := w.patch(user, fmt.Sprintf(`{"n":%d}`, []int{-1, 1}[rnd.IntN(2)]))
+				if err != nil && !errors.Is(err, errs.ErrInvalid) {
+					t.Errorf("write: %v", err)
+				} else if err == nil {
+					writes.Add(1)
+				}
+				if err := w.patch(user, `{"n":null}`); err != nil {
+					t.Errorf("reset: %v", err)
+				}
+			}
+		})
+	}
+	wg.Go(func() {
+		for round := range rounds {
+			schema := []string{`{"type":"integer","minimum":0}`, `{"type":"integer"}`, `{"type":"integer","maximum":0}`, `{"type":"integer"}`}[round%4]
+			_, _, err := w.put("n", schema, `0`)
+			switch {
+			case err == nil:
+				accepted.Add(1)
+			case errors.Is(err, ErrBreaks):
+				refused.Add(1)
+			default:
+				t.Errorf("schema change: %v", err)
+			}
+			checkAllStored(t, w)
+		}
+	})
+	wg.Wait()
+	checkAllStored(t, w)
+	t.Logf("%d writes, %d schema changes, %d refused", writes.Load(), accepted.Load(), refused.Load())
+	if writes.Load() == 0 || accepted.Load() < 2 {
+		t.Error("nothing raced")
+	}
+}
+
+// checkAllStored holds all stored values against their schemas, in one snapshot.
+func checkAllStored(t *testing.T, w *world) {
+	rows, err := w.db.SQL().QueryContext(t.Context(),
+		`SELECT d.schema::text, v.value::text FROM user_preference_values v JOIN preference_definitions d USING (key)`)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var schema, value string
+		if err := rows.Scan(&schema, &value); err != nil {
+			t.Error(err)
+			return
+		}
+		if bad := mustCompile(t, schema).violations("", mustDecode(t, value)); len(bad) > 0 {
+			t.Errorf("%s is stored under %s", value, schema)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
+// An erasure that comes between a write's check for the user and its commit waits for it, and then takes all.
+func TestEraseAgainstWrites(t *testing.T) {
+	w := newWorld(t, rollout.Repository)
+	w.define("n", `{}`, `0`)
+	user := w.person()
+	erased := make(chan error, 1)
+	_, err := w.Service.Put(t.Context(), user, "n", json.RawMessage(`1`), func(string) error {
+		go func() {
+			erased <- w.db.InTx(t.Context(), func(ctx context.Context) error {
+				if _, err := w.db.Querier(ctx).ExecContext(ctx, `DELETE FROM people WHERE id = $1`, user); err != nil {
+					return err
+				}
+				return w.Service.Erase(ctx, user)
+			})
+		}()
+		waitForLock(t, w.db)
+		return nil
+	})
+	wantError(t, "write", err, nil)
+	wantError(t, "erasure", <-erased, nil)
+	if v, _ := w.Service.repo.Values(t.Context(), user); v.Version != 0 || len(v.Set) != 0 {
+		t.Errorf("left behind: %+v", v)
+	}
+	wantError(t, "write after erasure", w.patch(user, `{"n":1}`), errNoUser)
+}
+
+// A patch does all that RFC 7396 says to what holds, or nothing.
+func TestPatchIsAllOrNothing(t *testing.T) {
+	w := newWorld(t, rollout.Repository)
+	w.define("a", `{"type":["object","string"]}`, `{"b":1}`)
+	w.define("b", `{"not":{"type":"boolean"}}`, `"x"`)
+	user := w.person()
+	rapid.Check(t, func(rt *rapid.T) {
+		patch := rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "nothing"}), anyJSON(2), 0, 3).Draw(rt, "patch")
+		before := w.document(user)
+		text, err := encode(patch)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		err = w.patch(user, string(text))
+		after := w.document(user)
+		merged := mergePatch(before, patch).(map[string]any)
+		for key, value := range map[string]any{"a": mustDecode(rt, `{"b":1}`), "b": "x"} {
+			if _, holds := merged[key]; !holds {
+				merged[key] = value
+			}
+		}
+		_, undefined := patch["nothing"]
+		_, object := merged["a"].(map[string]any)
+		_, text2 := merged["a"].(string)
+		_, boolean := merged["b"].(bool)
+		allowed := !undefined && (object || text2) && !boolean
+		switch {
+		case allowed != (err == nil):
+			rt.Fatalf("%s on %v: error %v", text, before, err)
+		case err != nil && !errors.Is(err, errs.ErrInvalid):
+			rt.Fatal(err)
+		case err != nil && !reflect.DeepEqual(after, before):
+			rt.Fatalf("a refused patch %s made %v of %v", text, after, before)
+		case err == nil && !reflect.DeepEqual(after, merged):
+			rt.Fatalf("%s on %v made %v, want %v", text, before, after, merged)
+		}
+	})
+}
+
+// document returns what holds for a user as a decoded object.
+func (w *world) document(user uuid.UUID) map[string]any {
+	w.t.Helper()
+	p, err := w.Service.Of(w.t.Context(), user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	document := map[string]any{}
+	for _, e := range p.All {
+		document[e.Key] = mustDecode(w.t, string(e.Value))
+	}
+	return document
+}
