@@ -181,7 +181,10 @@ func TestStreamsOutliveRequests(t *testing.T) {
 		ID: "export", Method: "POST", Path: "/export", Streams: true, Auth: web.Auth{Public: true}, Answers: []string{web.NDJSON},
 	}, func(_ context.Context, in *importInput) (*web.Stream, error) {
 		return web.StreamNDJSON(func(ctx context.Context, w *web.RecordWriter) error {
-			for range in.Lines() {
+			for _, err := range in.Lines() {
+				if err != nil {
+					return err
+				}
 			}
 			select {
 			case <-time.After(5 * limit):
