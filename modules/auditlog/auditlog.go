@@ -68,8 +68,8 @@ type Event struct {
 
 // Filter selects a page of events, newest first.
 type Filter struct {
-	Actor   Ref        // ID, and Type where it is not empty
-	Target  Ref        // ID, and Type where it is not empty
+	Actor   Ref        // its ID and, where Type is not empty, its Type; zero: any
+	Target  Ref        // likewise
 	Action  string     // the whole action
 	Subject string     // the id of a user who must be the actor or the target
 	From    *time.Time // inclusive
@@ -110,7 +110,7 @@ func (e *Event) normalize(at string) []errs.Field {
 		fields = append(fields, errs.Field{Pointer: at + member, Code: code, Message: message})
 	}
 	if len(e.Action) > MaxAction || !actionPattern.MatchString(e.Action) {
-		fail("/action", "format", "must be lower-case words joined by dots, such as invoice.paid, of at most 100 characters")
+		fail("/action", "format", "Must be lower-case words joined by dots, such as invoice.paid, of at most 100 characters.")
 	}
 	fields = append(fields, e.Actor.check(at+"/actor")...)
 	if e.Target != (Ref{}) {
@@ -119,7 +119,7 @@ func (e *Event) normalize(at string) []errs.Field {
 	if e.IP != "" {
 		addr, err := netip.ParseAddr(e.IP)
 		if err != nil || addr.Zone() != "" {
-			fail("/ip", "format", "must be an IPv4 or IPv6 address")
+			fail("/ip", "format", "Must be an IPv4 or IPv6 address.")
 		} else {
 			e.IP = addr.Unmap().String()
 		}
@@ -128,8 +128,8 @@ func (e *Event) normalize(at string) []errs.Field {
 		member, value string
 		limit         int
 	}{{"/user_agent", e.UserAgent, MaxUserAgent}, {"/request_id", e.RequestID, MaxRequestID}} {
-		if problem := checkText(text.value, text.limit); problem != "" {
-			fail(text.member, "format", problem)
+		if code, problem := checkText(text.value, text.limit); code != "" {
+			fail(text.member, code, problem)
 		}
 	}
 	metadata, problem := compactObject(e.Metadata)
@@ -145,23 +145,23 @@ func (r Ref) check(at string) []errs.Field {
 	if len(r.Type) > MaxType || !typePattern.MatchString(r.Type) {
 		fields = append(fields, errs.Field{
 			Pointer: at + "/type", Code: "format",
-			Message: "must be a lower-case word such as user, of at most 50 characters",
+			Message: "Must be a lower-case word such as user, of at most 50 characters.",
 		})
 	}
-	if problem := checkText(r.ID, MaxID); problem != "" {
-		fields = append(fields, errs.Field{Pointer: at + "/id", Code: "format", Message: problem})
+	if code, problem := checkText(r.ID, MaxID); code != "" {
+		fields = append(fields, errs.Field{Pointer: at + "/id", Code: code, Message: problem})
 	}
 	return fields
 }
 
-func checkText(s string, limit int) string {
+func checkText(s string, limit int) (code, message string) {
 	switch {
 	case utf8.RuneCountInString(s) > limit:
-		return fmt.Sprintf("must have at most %d characters", limit)
+		return "too_long", fmt.Sprintf("Must have at most %d characters.", limit)
 	case !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl):
-		return "must be UTF-8 text without control characters"
+		return "characters", "Must be UTF-8 text without control characters."
 	}
-	return ""
+	return "", ""
 }
 
 func compactObject(raw json.RawMessage) (json.RawMessage, string) {
@@ -170,10 +170,10 @@ func compactObject(raw json.RawMessage) (json.RawMessage, string) {
 	}
 	var b bytes.Buffer
 	if !utf8.Valid(raw) || json.Compact(&b, raw) != nil || b.Len() == 0 || b.Bytes()[0] != '{' {
-		return nil, "must be a JSON object"
+		return nil, "Must be a JSON object."
 	}
 	if b.Len() > MaxMetadata {
-		return nil, "must have at most 16384 bytes"
+		return nil, "Must have at most 16384 bytes."
 	}
 	return b.Bytes(), ""
 }

@@ -131,7 +131,7 @@ func (l *Log) at(ctx context.Context, param string, size int64) (int64, tlog.Has
 }
 
 func treeSize(param string) error {
-	return ErrTreeSize.With(errs.Field{Param: param, Code: ErrTreeSize.Code, Message: "is not a size this proof exists for"})
+	return ErrTreeSize.With(errs.Field{Param: param, Code: ErrTreeSize.Code, Message: "There is no such proof for this size."})
 }
 
 // damaged tells a tree that is not what was signed from a database that does not answer.

@@ -70,13 +70,13 @@ func (f Filter) branches() [][]condition {
 func (f Filter) conditions() []condition {
 	var all []condition
 	add := func(sql string, args ...any) { all = append(all, condition{sql, args}) }
-	if f.Actor.ID != "" {
+	if f.Actor != (Ref{}) {
 		add("actor_id = ?", f.Actor.ID)
 	}
 	if f.Actor.Type != "" {
 		add("actor_type = ?", f.Actor.Type)
 	}
-	if f.Target.ID != "" {
+	if f.Target != (Ref{}) {
 		add("target_id = ?", f.Target.ID)
 	}
 	if f.Target.Type != "" {
