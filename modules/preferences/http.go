@@ -54,7 +54,7 @@ type getDefinition struct {
 
 type putDefinition struct {
 	web.Conditional
-	Key  string `path:"key" pattern:"^[a-z][a-z0-9_.-]{0,63}$"`
+	Key  string `path:"key" doc:"Matches ^[a-z][a-z0-9_.-]{0,63}$."`
 	Body struct {
 		Schema      web.RawJSON     `json:"schema" doc:"JSON Schema 2020-12, complete in itself; at most 16384 bytes. Formats are asserted, patterns have RE2's syntax."`
 		Default     json.RawMessage `json:"default" doc:"Must satisfy the schema; at most 8192 bytes."`

@@ -76,12 +76,12 @@ func (j *journal) take() []string {
 // world is the module with its neighbours.
 type world struct {
 	*Module
-	t       *testing.T
+	t       testing.TB
 	db      *db.DB
 	journal *journal
 }
 
-func newWorld(t *testing.T, stage rollout.Stage) *world {
+func newWorld(t testing.TB, stage rollout.Stage) *world {
 	t.Helper()
 	d := dbtest.Open(t, Migrations())
 	if _, err := d.SQL().ExecContext(t.Context(), `CREATE TABLE people (id uuid PRIMARY KEY)`); err != nil {
