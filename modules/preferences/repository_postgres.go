@@ -22,10 +22,11 @@ var _ Repository = (*PostgresRepository)(nil)
 // NewPostgresRepository returns a PostgresRepository on this pool.
 func NewPostgresRepository(d *db.DB) *PostgresRepository { return &PostgresRepository{db: d} }
 
+// definitionRow holds JSON as text: a row that has been in the cache's shared tier is then the same to the byte.
 type definitionRow struct {
 	Key         string `gorm:"primaryKey"`
-	Schema      json.RawMessage
-	Default     json.RawMessage `gorm:"column:default_value"`
+	Schema      string
+	Default     string `gorm:"column:default_value"`
 	Description string
 	Version     int64     `gorm:"default:1"`
 	CreatedAt   time.Time `gorm:"autoCreateTime:false;default:now()"`
@@ -47,10 +48,24 @@ func (preferencesRow) TableName() string { return "user_preferences" }
 type valueRow struct {
 	UserID uuid.UUID `gorm:"primaryKey"`
 	Key    string    `gorm:"primaryKey"`
-	Value  json.RawMessage
+	Value  string
 }
 
 func (valueRow) TableName() string { return "user_preference_values" }
+
+// versionedValue is a value beside the version of all. Key and Value are nil where nothing is set.
+type versionedValue struct {
+	Version int64
+	Key     *string
+	Value   *string
+}
+
+func toDefinition(r definitionRow) Definition {
+	return Definition{
+		Key: r.Key, Schema: json.RawMessage(r.Schema), Default: json.RawMessage(r.Default), Description: r.Description,
+		Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+	}
+}
 
 // Definitions implements Reader.
 func (r *PostgresRepository) Definitions(ctx context.Context) (Catalogue, error) {
@@ -60,19 +75,19 @@ func (r *PostgresRepository) Definitions(ctx context.Context) (Catalogue, error)
 	}
 	definitions := make([]Definition, len(rows))
 	for i, row := range rows {
-		definitions[i] = Definition(row)
+		definitions[i] = toDefinition(row)
 	}
 	return newCatalogue(definitions), nil
 }
 
 // CreateDefinition implements Repository.
 func (r *PostgresRepository) CreateDefinition(ctx context.Context, d Definition) (Definition, bool, error) {
-	row := definitionRow{Key: d.Key, Schema: d.Schema, Default: d.Default, Description: d.Description}
+	row := definitionRow{Key: d.Key, Schema: string(d.Schema), Default: string(d.Default), Description: d.Description}
 	res := r.db.Gorm(ctx).Clauses(clause.OnConflict{DoNothing: true}, clause.Returning{}).Create(&row)
 	if res.Error != nil || res.RowsAffected == 0 {
 		return Definition{}, false, translate(res.Error)
 	}
-	return Definition(row), true, nil
+	return toDefinition(row), true, nil
 }
 
 // UpdateDefinition implements Repository.
@@ -83,16 +98,16 @@ func (r *PostgresRepository) UpdateDefinition(ctx context.Context, key string, m
 		if err := r.db.Gorm(ctx).Clauses(clause.Locking{Strength: "UPDATE"}).Take(&row, "key = ?", key).Error; err != nil {
 			return err
 		}
-		before := Definition(row)
+		before := toDefinition(row)
 		d = before
 		if err := mutate(&d); err != nil || d.equal(before) {
 			return err
 		}
 		err := r.db.Gorm(ctx).Model(&row).Clauses(clause.Returning{}).Updates(map[string]any{
-			"schema": d.Schema, "default_value": d.Default, "description": d.Description,
+			"schema": string(d.Schema), "default_value": string(d.Default), "description": d.Description,
 			"version": gorm.Expr("version + 1"), "updated_at": gorm.Expr("clock_timestamp()"),
 		}).Error
-		d = Definition(row)
+		d = toDefinition(row)
 		return err
 	})
 	return d, translate(err)
@@ -116,18 +131,14 @@ func (r *PostgresRepository) LockDefinitions(ctx context.Context, keys []string)
 
 // Values implements Reader. One statement, so that the values are those of the version.
 func (r *PostgresRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
-	var rows []struct {
-		Version int64
-		Key     *string // nil when nothing is set: the join's other side is missing
-		Value   json.RawMessage
-	}
+	var rows []versionedValue
 	err := r.db.Gorm(ctx).Model(&preferencesRow{}).Select("version, key, value").
 		Joins("LEFT JOIN user_preference_values USING (user_id)").Where("user_id = ?", userID).Find(&rows).Error
 	v := Values{UserID: userID, Set: map[string]json.RawMessage{}}
 	for _, row := range rows {
 		v.Version = row.Version
 		if row.Key != nil {
-			v.Set[*row.Key] = row.Value
+			v.Set[*row.Key] = json.RawMessage(*row.Value)
 		}
 	}
 	return v, translate(err)
@@ -187,7 +198,7 @@ func (r *PostgresRepository) lockValues(ctx context.Context, userID uuid.UUID) e
 func (r *PostgresRepository) storeValues(ctx context.Context, v Values, set, unset []string) error {
 	rows := make([]valueRow, len(set))
 	for i, key := range set {
-		rows[i] = valueRow{UserID: v.UserID, Key: key, Value: v.Set[key]}
+		rows[i] = valueRow{UserID: v.UserID, Key: key, Value: string(v.Set[key])}
 	}
 	if len(rows) > 0 {
 		if err := r.db.Gorm(ctx).Clauses(clause.OnConflict{UpdateAll: true}).Create(&rows).Error; err != nil {

@@ -22,11 +22,11 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 	return &SwitchRepository{ladder: l}
 }
 
-// definitionsKey is the entity key of the catalogue: it is read whole, and so cached whole.
-const definitionsKey = "prefdefs"
+// definitionsKey is the entity key of the catalogue.
+const definitionsKey = definitionsKind + ":" + allDefinitions
 
 // cacheKey is the entity key of what a user has set.
-func cacheKey(userID uuid.UUID) string { return "pref:" + userID.String() }
+func cacheKey(userID uuid.UUID) string { return valuesKind + ":" + userID.String() }
 
 // Definitions implements Reader.
 func (r *SwitchRepository) Definitions(ctx context.Context) (Catalogue, error) {

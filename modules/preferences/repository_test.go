@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -12,38 +13,83 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
-// TestRepository runs the one conformance suite on every rung, and on the switch at every stage: what passes here is
-// what a caller sees, whoever answers.
+// TestRepository runs the one conformance suite on every rung, on the switch at every stage, and on the cache in each of
+// its deployments: what passes here is what a caller sees, whoever answers.
 func TestRepository(t *testing.T) {
-	rungs := map[string]func(*db.DB) Repository{
-		"direct":   func(d *db.DB) Repository { return NewDirectRepository(d) },
-		"postgres": func(d *db.DB) Repository { return NewPostgresRepository(d) },
+	rungs := map[string]func(*testing.T, *db.DB) Repository{
+		"direct":   func(_ *testing.T, d *db.DB) Repository { return NewDirectRepository(d) },
+		"postgres": func(_ *testing.T, d *db.DB) Repository { return NewPostgresRepository(d) },
 	}
 	for _, stage := range rollout.Stages {
-		rungs["switch/"+string(stage)] = func(d *db.DB) Repository { return newSwitch(d, stage) }
+		rungs["switch/"+string(stage)] = func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, stage) }
+	}
+	rungs["cache/redis"] = func(t *testing.T, d *db.DB) Repository {
+		return newCached(t, d, func(c *cache.Config) { c.RedisURL, c.Entries = dbtest.Redis(t).URL, 0 })
+	}
+	rungs["cache/redis+process"] = func(t *testing.T, d *db.DB) Repository {
+		return newCached(t, d, func(c *cache.Config) { c.RedisURL = dbtest.Redis(t).URL })
 	}
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testRepository(t, func(t *testing.T) (*db.DB, Repository) {
-				d := dbtest.Open(t, Migrations())
-				return d, open(d)
+				d := openDB(t)
+				return d, open(t, d)
 			})
 		})
 	}
 }
 
-func newSwitch(d *db.DB, stage rollout.Stage) *SwitchRepository {
+func openDB(t testing.TB) *db.DB {
+	t.Helper()
+	return dbtest.Open(t, cache.Migrations(), Migrations())
+}
+
+// newSwitch returns the ladder at a stage, with the cache in the process alone where it is reached.
+func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage) *SwitchRepository {
+	t.Helper()
+	if stage == rollout.Cached {
+		return newCached(t, d, func(*cache.Config) {})
+	}
+	return NewSwitchRepository(&rollout.Ladder[Repository]{
+		DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: NewPostgresRepository(d),
+	})
+}
+
+// newCached returns the ladder at its top, over a cache that runs until the test ends.
+func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRepository {
+	t.Helper()
+	cfg := cache.Defaults()
+	configure(&cfg)
+	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, c.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 	postgres := NewPostgresRepository(d)
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
-		DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: postgres, Cached: postgres,
+		DB: d, Stage: rollout.Cached, Direct: NewDirectRepository(d), Repository: postgres,
+		Cached: NewCacheRepository(postgres, c), Cache: c,
 	})
 }
 

@@ -17,7 +17,6 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
@@ -83,12 +82,12 @@ type world struct {
 
 func newWorld(t testing.TB, stage rollout.Stage) *world {
 	t.Helper()
-	d := dbtest.Open(t, Migrations())
+	d := openDB(t)
 	if _, err := d.SQL().ExecContext(t.Context(), `CREATE TABLE people (id uuid PRIMARY KEY)`); err != nil {
 		t.Fatal(err)
 	}
 	w := &world{t: t, db: d, journal: &journal{}}
-	w.Module = New(Deps{DB: d, Repository: newSwitch(d, stage), Users: people{d}, Auditor: w.journal})
+	w.Module = New(Deps{DB: d, Repository: newSwitch(t, d, stage), Users: people{d}, Auditor: w.journal})
 	return w
 }
 

@@ -1,0 +1,48 @@
+package preferences
+
+import (
+	"context"
+
+	"github.com/google/uuid"
+
+	"github.com/strata-accounts/strata/platform/cache"
+)
+
+// The kinds of cached entities, as the tables' triggers note them.
+const (
+	valuesKind      = "pref"     // what a user has set, by the user's id
+	definitionsKind = "prefdefs" // the catalogue, whole: it is read whole
+	allDefinitions  = "all"
+)
+
+// CacheRepository is the third rung: read-through over another one. What changes something, or is read to be changed, it
+// leaves to that one; SwitchRepository tells the cache of it.
+type CacheRepository struct {
+	Repository
+
+	values      *cache.Entity[Values]
+	definitions *cache.Entity[Catalogue]
+}
+
+var _ Repository = (*CacheRepository)(nil)
+
+// NewCacheRepository returns a CacheRepository over next. There is one per cache.
+func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
+	return &CacheRepository{
+		Repository:  next,
+		values:      cache.For[Values](c, valuesKind, cache.Options{Bounded: true}),
+		definitions: cache.For[Catalogue](c, definitionsKind, cache.Options{Bounded: true}),
+	}
+}
+
+// Definitions implements Reader.
+func (r *CacheRepository) Definitions(ctx context.Context) (Catalogue, error) {
+	return r.definitions.Get(ctx, allDefinitions, r.Repository.Definitions)
+}
+
+// Values implements Reader.
+func (r *CacheRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
+	return r.values.Get(ctx, userID.String(), func(ctx context.Context) (Values, error) {
+		return r.Repository.Values(ctx, userID)
+	})
+}
