@@ -76,15 +76,8 @@ func (r *PostgresRepository) ByID(ctx context.Context, id uuid.UUID) (Event, err
 
 // List implements Reader.
 func (r *PostgresRepository) List(ctx context.Context, f Filter) ([]Event, error) {
-	branches := f.branches()
-	page := r.page(ctx, branches[0], f.Limit)
-	if len(branches) == 2 {
-		page = r.db.Gorm(ctx).Table("((?) UNION ALL (?)) AS found", page, r.page(ctx, branches[1], f.Limit)).
-			Order("occurred_at DESC, id DESC").Limit(f.Limit)
-	}
 	rows := make([]eventRow, 0, f.Limit)
-	err := joinOrigin(r.db.Gorm(ctx).Table("(?) AS e", page)).Order("e.occurred_at DESC, e.id DESC").Find(&rows).Error
-	if err != nil {
+	if err := r.list(ctx, f).Find(&rows).Error; err != nil {
 		return nil, translate(err)
 	}
 	events := make([]Event, len(rows))
@@ -92,6 +85,18 @@ func (r *PostgresRepository) List(ctx context.Context, f Filter) ([]Event, error
 		events[i] = toEvent(row)
 	}
 	return events, nil
+}
+
+// list reads each of the filter's branches along its index, no further than the page needs, and joins the origins to
+// the page alone.
+func (r *PostgresRepository) list(ctx context.Context, f Filter) *gorm.DB {
+	branches := f.branches()
+	page := r.page(ctx, branches[0], f.Limit)
+	if len(branches) == 2 {
+		page = r.db.Gorm(ctx).Table("((?) UNION ALL (?)) AS found", page, r.page(ctx, branches[1], f.Limit)).
+			Order("occurred_at DESC, id DESC").Limit(f.Limit)
+	}
+	return joinOrigin(r.db.Gorm(ctx).Table("(?) AS e", page)).Order("e.occurred_at DESC, e.id DESC")
 }
 
 func (r *PostgresRepository) page(ctx context.Context, conditions []condition, limit int) *gorm.DB {
