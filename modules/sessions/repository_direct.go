@@ -29,6 +29,7 @@ func scanSession(row interface{ Scan(dest ...any) error }) (Session, error) {
 	return s, translate(err)
 }
 
+// scanSessions reads the result of a query and closes it.
 func scanSessions(rows *sql.Rows, err error) ([]Session, error) {
 	if err != nil {
 		return nil, translate(err)
@@ -61,7 +62,7 @@ func (r *DirectRepository) ByToken(ctx context.Context, tokenHash Hash) (Session
 
 // List implements Reader.
 func (r *DirectRepository) List(ctx context.Context, userID uuid.UUID) ([]Session, error) {
-	return scanSessions(r.db.Querier(ctx).QueryContext(ctx, //nolint:sqlclosecheck // scanSessions closes them
+	return scanSessions(r.db.Querier(ctx).QueryContext(ctx,
 		`SELECT `+sessionColumns+` FROM sessions WHERE user_id = $1 AND idle_expires_at > clock_timestamp()
 		ORDER BY id DESC`, userID))
 }
@@ -83,7 +84,7 @@ func (r *DirectRepository) Lock(ctx context.Context, id uuid.UUID) (Session, err
 
 // LockAll implements Repository. Whoever locks several sessions does so newest first, so that nobody waits in a circle.
 func (r *DirectRepository) LockAll(ctx context.Context, userID uuid.UUID, skip int) ([]Session, error) {
-	return scanSessions(r.db.Querier(ctx).QueryContext(ctx, //nolint:sqlclosecheck // scanSessions closes them
+	return scanSessions(r.db.Querier(ctx).QueryContext(ctx,
 		`SELECT `+sessionColumns+` FROM sessions WHERE user_id = $1
 			AND id <= (SELECT id FROM sessions WHERE user_id = $1 ORDER BY id DESC OFFSET $2 LIMIT 1)
 		ORDER BY id DESC FOR UPDATE`, userID, skip))

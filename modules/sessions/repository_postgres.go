@@ -58,7 +58,7 @@ func (clientRow) TableName() string { return "sign_in_clients" }
 
 // deadline is a column that is written as so long from now by the database's clock, and read as the point in time.
 type deadline struct {
-	at    time.Time
+	At    time.Time // exported for the cache, which keeps rows as JSON
 	after time.Duration
 }
 
@@ -73,14 +73,14 @@ func (d *deadline) Scan(src any) error {
 	if !ok {
 		return fmt.Errorf("scan deadline: %T is not a time", src)
 	}
-	d.at = at
+	d.At = at
 	return nil
 }
 
 func toSession(r sessionRow) Session {
 	return Session{
 		ID: r.ID, UserID: r.UserID, TokenHash: r.TokenHash, CreatedAt: r.CreatedAt, LastSeenAt: r.LastSeenAt,
-		ExpiresAt: r.ExpiresAt.at, IdleExpiresAt: r.IdleExpiresAt.at, IP: r.IP, UserAgent: r.UserAgent, Version: r.Version,
+		ExpiresAt: r.ExpiresAt.At, IdleExpiresAt: r.IdleExpiresAt.At, IP: r.IP, UserAgent: r.UserAgent, Version: r.Version,
 	}
 }
 
@@ -103,6 +103,13 @@ func toSessions(rows []sessionRow) []Session {
 func (r *PostgresRepository) ByToken(ctx context.Context, tokenHash Hash) (Session, error) {
 	var row sessionRow
 	err := r.db.Gorm(ctx).Take(&row, "token_hash = ? AND idle_expires_at > clock_timestamp()", tokenHash).Error
+	return toSession(row), translate(err)
+}
+
+// stored returns the session with this token, an expired one too.
+func (r *PostgresRepository) stored(ctx context.Context, tokenHash Hash) (Session, error) {
+	var row sessionRow
+	err := r.db.Gorm(ctx).Take(&row, "token_hash = ?", tokenHash).Error
 	return toSession(row), translate(err)
 }
 

@@ -22,8 +22,11 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 	return &SwitchRepository{ladder: l}
 }
 
+// cacheKind names sessions in the cache, and in the trigger on their table (migrations).
+const cacheKind = "ses"
+
 // cacheKey is the entity key of the session with this token: what a check has at hand.
-func cacheKey(tokenHash Hash) string { return "ses:" + tokenHash.String() }
+func cacheKey(tokenHash Hash) string { return cacheKind + ":" + tokenHash.String() }
 
 func cacheKeys(list []Session) []string {
 	keys := make([]string, len(list))

@@ -16,7 +16,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
@@ -107,7 +106,7 @@ type trail struct {
 	fail   error
 }
 
-func (tr *trail) Record(_ context.Context, action, targetType string, targetIDs []string, metadata map[string]any) error {
+func (tr *trail) Record(_ context.Context, action, _ string, targetIDs []string, metadata map[string]any) error {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	if strings.Contains(fmt.Sprint(metadata), "@") {
@@ -144,14 +143,14 @@ func testConfig() Config {
 
 func newFixture(t *testing.T, options ...func(*Config)) fixture {
 	t.Helper()
-	d := dbtest.Open(t, Migrations())
+	d := openDatabase(t)
 	f := fixture{db: d, users: newAccounts(t, d), trail: &trail{}}
 	cfg := testConfig()
 	for _, option := range options {
 		option(&cfg)
 	}
 	f.Module = New(Deps{
-		DB: d, Repository: newSwitch(d, rollout.Repository), Users: f.users, Auditor: f.trail,
+		DB: d, Repository: newSwitch(t, d, rollout.Cached), Users: f.users, Auditor: f.trail,
 		Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Config: cfg,
 	})
 	f.Service = f.Module.Service

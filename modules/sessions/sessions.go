@@ -32,15 +32,16 @@ const tokenPrefix = "st_"
 // tokenLength is that of the prefix and 256 bits in base64url without padding.
 const tokenLength = len(tokenPrefix) + 43
 
-// Session is a sign-in on one device.
+// Session is a sign-in on one device. Members that its mere use changes are left out of JSON, and thereby of comparisons
+// between rungs, and between the cache and the table.
 type Session struct {
 	ID            uuid.UUID
 	UserID        uuid.UUID
 	TokenHash     Hash
 	CreatedAt     time.Time
-	LastSeenAt    time.Time // coalesced: behind the last use by Config.SeenInterval at most
+	LastSeenAt    time.Time `json:"-"` // coalesced: behind the last use by Config.SeenInterval at most
 	ExpiresAt     time.Time // whatever happens
-	IdleExpiresAt time.Time // unless it is used before; never after ExpiresAt, so that it alone decides
+	IdleExpiresAt time.Time `json:"-"` // unless it is used before; never after ExpiresAt, so that it alone decides
 	IP            string    // at sign-in
 	UserAgent     string    // at sign-in
 	Version       int64     // counts the row's changes; use is not one
@@ -68,6 +69,18 @@ type Hash [sha256.Size]byte
 
 // String returns the hash in hexadecimal digits.
 func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+
+// MarshalText implements encoding.TextMarshaler, with hexadecimal digits.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (h *Hash) UnmarshalText(text []byte) error {
+	if len(text) != hex.EncodedLen(len(h)) {
+		return fmt.Errorf("hash of %d digits", len(text))
+	}
+	_, err := hex.Decode(h[:], text)
+	return err
+}
 
 // Value implements driver.Valuer.
 func (h Hash) Value() (driver.Value, error) { return h[:], nil }

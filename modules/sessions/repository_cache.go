@@ -1,0 +1,47 @@
+package sessions
+
+import (
+	"context"
+
+	"github.com/strata-accounts/strata/platform/cache"
+)
+
+// CacheRepository is the third rung: PostgresRepository with the session of a token, which is checked on every request,
+// read through the cache. Sessions are strict: a revocation that has been acknowledged is in force on every instance.
+//
+// A session in the cache may be used meanwhile, which prolongs its life in the database alone. So one that is alive by
+// its cached deadline is alive, and one that seems to have expired is looked up.
+type CacheRepository struct {
+	*PostgresRepository
+	byToken *cache.Entity[Session]
+	clock   *databaseClock
+}
+
+var _ Repository = (*CacheRepository)(nil)
+
+// NewCacheRepository returns a CacheRepository over this one.
+func NewCacheRepository(p *PostgresRepository, c *cache.Cache) *CacheRepository {
+	return &CacheRepository{
+		PostgresRepository: p,
+		byToken:            cache.For[Session](c, cacheKind, cache.Options{NotFound: ErrNotFound}),
+		clock:              &databaseClock{db: p.db},
+	}
+}
+
+// ByToken implements Reader.
+func (r *CacheRepository) ByToken(ctx context.Context, tokenHash Hash) (Session, error) {
+	s, err := r.byToken.Get(ctx, tokenHash.String(), func(ctx context.Context) (Session, error) {
+		return r.stored(ctx, tokenHash)
+	})
+	if err != nil {
+		return Session{}, err
+	}
+	now, err := r.clock.now(ctx)
+	if err != nil {
+		return Session{}, err
+	}
+	if now.Before(s.IdleExpiresAt) {
+		return s, nil
+	}
+	return r.PostgresRepository.ByToken(ctx, tokenHash)
+}

@@ -1,0 +1,228 @@
+package sessions
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/db"
+	"github.com/strata-accounts/strata/platform/db/dbtest"
+	"github.com/strata-accounts/strata/platform/ids"
+	"github.com/strata-accounts/strata/platform/rollout"
+)
+
+// tiered puts this Redis behind the process' memory.
+func tiered(r *dbtest.RedisServer) func(*cache.Config) {
+	return func(c *cache.Config) { c.RedisURL, c.KeyPrefix = r.URL, uuid.NewString() }
+}
+
+// redisOnly leaves the process' memory out.
+func redisOnly(r *dbtest.RedisServer) func(*cache.Config) {
+	return func(c *cache.Config) { tiered(r)(c); c.Entries = 0 }
+}
+
+// newCache runs a cache until the test ends. The function that it returns counts the reads answered from memory.
+func newCache(t *testing.T, d *db.DB, options ...func(*cache.Config)) (*cache.Cache, func() int) {
+	t.Helper()
+	cfg := cache.Defaults()
+	cfg.RedisTimeout = 200 * time.Millisecond // a busy machine under the race detector
+	for _, option := range options {
+		option(&cfg)
+	}
+	metrics := prometheus.NewRegistry()
+	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), metrics)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		wantError(t, "run the cache", <-done, nil)
+		wantError(t, "close the cache", c.Close(), nil)
+	})
+	return c, func() int { return hits(t, metrics) }
+}
+
+func hits(t *testing.T, metrics *prometheus.Registry) int {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			for _, label := range m.GetLabel() {
+				if family.GetName() == "strata_cache_reads_total" && (label.GetValue() == "process" || label.GetValue() == "redis") {
+					total += m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return int(total)
+}
+
+// eventually waits, up to a generous limit, for what happens a little later.
+func eventually(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for start := time.Now(); !happened(); time.Sleep(2 * time.Millisecond) {
+		if time.Since(start) > 20*time.Second {
+			t.Fatalf("%s: not in 20 seconds", what)
+		}
+	}
+}
+
+// instance is one process' repository, at the stage cached.
+type instance struct {
+	*SwitchRepository
+	hits func() int
+}
+
+func newInstance(t *testing.T, d *db.DB, options ...func(*cache.Config)) instance {
+	t.Helper()
+	postgres := NewPostgresRepository(d)
+	entries, count := newCache(t, d, options...)
+	return instance{NewSwitchRepository(&rollout.Ladder[Repository]{
+		DB: d, Stage: rollout.Cached, Cache: entries,
+		Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, entries),
+	}), count}
+}
+
+// warm reads a session until it is answered from memory.
+func (i instance) warm(t *testing.T, s Session) {
+	t.Helper()
+	eventually(t, "a read from memory", func() bool {
+		before := i.hits()
+		got, err := i.ByToken(t.Context(), s.TokenHash)
+		wantError(t, "warm", err, nil)
+		return i.hits() > before && got.ID == s.ID
+	})
+}
+
+// deployments are those in which a session can be cached.
+func deployments(t *testing.T, test func(t *testing.T, d *db.DB, options ...func(*cache.Config))) {
+	t.Helper()
+	redis := dbtest.Redis(t)
+	for name, options := range map[string][]func(*cache.Config){
+		"process": nil, "redis": {redisOnly(redis)}, "tiered": {tiered(redis)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, openDatabase(t), options...)
+		})
+	}
+}
+
+// TestCachedSessionExpires: a session in the cache is refused as soon as the database's clock says so.
+func TestCachedSessionExpires(t *testing.T) {
+	deployments(t, func(t *testing.T, d *db.DB, options ...func(*cache.Config)) {
+		i, direct := newInstance(t, d, options...), NewDirectRepository(d)
+		n := newSession(ids.New())
+		n.Idle = 2 * time.Second
+		s, err := i.Create(t.Context(), n)
+		wantError(t, "create", err, nil)
+		i.warm(t, s)
+		eventually(t, "expiry", func() bool {
+			_, err := direct.ByToken(t.Context(), s.TokenHash)
+			return errors.Is(err, ErrNotFound)
+		})
+		_, err = i.ByToken(t.Context(), s.TokenHash)
+		wantError(t, "an expired session in the cache", err, ErrNotFound)
+	})
+}
+
+// TestCachedSessionLivesOn: a session that was used since it was cached outlives its cached deadline.
+func TestCachedSessionLivesOn(t *testing.T) {
+	deployments(t, func(t *testing.T, d *db.DB, options ...func(*cache.Config)) {
+		i := newInstance(t, d, options...)
+		n := newSession(ids.New())
+		n.Idle = 2 * time.Second
+		s, err := i.Create(t.Context(), n)
+		wantError(t, "create", err, nil)
+		i.warm(t, s)
+		written, err := i.Seen(t.Context(), []Use{{ID: s.ID}}, SeenPolicy{Idle: day})
+		wantError(t, "seen", err, nil)
+		if written != 1 {
+			t.Fatal("the use was not written")
+		}
+		eventually(t, "the cached deadline", func() bool {
+			var passed bool
+			err := d.SQL().QueryRowContext(t.Context(), `SELECT clock_timestamp() > $1`, s.IdleExpiresAt).Scan(&passed)
+			wantError(t, "clock", err, nil)
+			return passed
+		})
+		_, err = i.ByToken(t.Context(), s.TokenHash)
+		wantError(t, "a session that was used", err, nil)
+	})
+}
+
+// TestEndedEverywhere: when a write has returned, no other instance goes by the session before it.
+func TestEndedEverywhere(t *testing.T) {
+	redis := dbtest.Redis(t)
+	d, prefix := openDatabase(t), tiered(redis)
+	same := func(c *cache.Config) { prefix(c); c.KeyPrefix = strings.ToLower(t.Name()) }
+	here, there := newInstance(t, d, same), newInstance(t, d, same)
+	for range 20 {
+		s := mustCreate(t, here, ids.New())
+		here.warm(t, s)
+		there.warm(t, s)
+		_, hash := newToken()
+		rotated, err := here.Rotate(t.Context(), s, hash)
+		wantError(t, "rotate", err, nil)
+		_, err = there.ByToken(t.Context(), s.TokenHash)
+		wantError(t, "the old token, elsewhere", err, ErrNotFound)
+		there.warm(t, rotated)
+		wantError(t, "delete", here.Delete(t.Context(), []Session{rotated}), nil)
+		_, err = there.ByToken(t.Context(), rotated.TokenHash)
+		wantError(t, "a revoked session, elsewhere", err, ErrNotFound)
+	}
+}
+
+// TestEndedBehindItsBack: what another program does to the table is noticed, except for what only prolongs a session.
+func TestEndedBehindItsBack(t *testing.T) {
+	d := openDatabase(t)
+	i := newInstance(t, d)
+	for _, statement := range []string{
+		`DELETE FROM sessions WHERE id = $1`,
+		`UPDATE sessions SET idle_expires_at = now() WHERE id = $1`,
+		`UPDATE sessions SET token_hash = sha256('x') WHERE id = $1`,
+	} {
+		s := mustCreate(t, i, ids.New())
+		i.warm(t, s)
+		mustExec(t, d, statement, s.ID)
+		eventually(t, statement, func() bool {
+			_, err := i.ByToken(t.Context(), s.TokenHash)
+			return errors.Is(err, ErrNotFound)
+		})
+	}
+}
+
+// TestUseMakesNoNoise: noting the use of sessions, and removing expired ones, leaves nothing for the relay to do.
+func TestUseMakesNoNoise(t *testing.T) {
+	d := openDatabase(t)
+	r := NewDirectRepository(d)
+	used, expired := mustCreate(t, r, ids.New()), mustCreate(t, r, ids.New())
+	age(t, d, used.ID, time.Hour)
+	age(t, d, expired.ID, 8*day)
+	mustExec(t, d, `DELETE FROM cache_outbox`)
+	n, err := r.Seen(t.Context(), []Use{{ID: used.ID}}, SeenPolicy{Idle: 7 * day})
+	if n != 1 || err != nil {
+		t.Fatalf("%d uses written, %v", n, err)
+	}
+	if n, err = r.DeleteExpired(t.Context(), 10); n != 1 || err != nil {
+		t.Fatalf("%d sessions removed, %v", n, err)
+	}
+	var noise int
+	if err := d.SQL().QueryRowContext(t.Context(), `SELECT count(*) FROM cache_outbox`).Scan(&noise); err != nil || noise != 0 {
+		t.Errorf("%d invalidations, %v", noise, err)
+	}
+}
