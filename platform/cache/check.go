@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// confirmAfter is how long a difference must last, so that a write under way is not taken for a stale entry.
-const confirmAfter = 50 * time.Millisecond
+// confirmAfter is how long a difference must last, so that a foreign write, for which so long is promised, is not taken
+// for a stale entry.
+const confirmAfter = freshFor + 100*time.Millisecond
 
 // sampler compares what was served from memory with PostgreSQL, in production, one hit at a time.
 type sampler struct {

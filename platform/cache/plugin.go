@@ -17,7 +17,7 @@ import (
 //
 // Its own query coalescing stays off: it answers followers of a query that found nothing with an empty row. Its
 // Invalidate does nothing: it has no key, and runs before COMMIT.
-func (c *Cache) Plugin() gorm.Plugin {
+func Plugin() gorm.Plugin {
 	return &caches.Caches{Conf: &caches.Config{Cacher: cacher{}}}
 }
 

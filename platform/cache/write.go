@@ -55,10 +55,7 @@ func (c *Cache) Touch(ctx context.Context, keys ...string) error {
 func (c *Cache) invalidate(ctx context.Context, names []name) {
 	committed := time.Now()
 	faults.at("after commit")
-	for _, n := range names {
-		c.local.invalidate(n)
-	}
-	if faults.deleteAfterCommit {
+	if faults.deleteAfterCommit() {
 		c.deleteOnly(ctx, names)
 		return
 	}
@@ -90,27 +87,30 @@ func (c *Cache) split(names []name) map[int][]name {
 // under a live marker, those that hold a lease are the ones to wait for, and each lease is over by itself soon. Where it
 // does not, the marker itself must have gone.
 func (c *Cache) announce(ctx context.Context, g *group, names []name, committed time.Time) {
-	at := position{}
-	switch {
-	case c.shared == nil:
-		if g.lease.valid(clock()) {
-			return // this process is the only one that may serve from memory
-		}
-		at = g.position()
-	case !c.shared.breaker(g.index).open.Load():
-		var live bool
-		var holders []holder
-		var err error
-		at, live, holders, err = c.shared.invalidate(ctx, g.index, names, "", c.id)
-		if err == nil && live {
-			c.awaitHolders(ctx, g, at, holders)
-			return
-		}
+	at, live, holders := c.reach(ctx, g, names)
+	for _, n := range names { // now, since Redis could have filled this tier again before it was reached
+		c.local.invalidate(n)
+	}
+	if live {
+		c.awaitHolders(ctx, g, at, holders)
+		return
 	}
 	if slices.ContainsFunc(names, c.strict) {
 		c.metrics.unconfirmed.Inc()
 		c.awaitSilence(ctx, g, at.epoch, committed)
 	}
+}
+
+// reach invalidates in Redis. Without Redis, this process is the only one that may serve from memory if it may.
+func (c *Cache) reach(ctx context.Context, g *group, names []name) (at position, live bool, holders []holder) {
+	if c.shared == nil {
+		return g.position(), g.lease.valid(clock()), nil
+	}
+	if c.shared.breaker(g.index).open.Load() {
+		return position{}, false, nil
+	}
+	at, live, holders, err := c.shared.invalidate(ctx, g.index, names, "", c.id)
+	return at, live && err == nil, holders
 }
 
 func (c *Cache) strict(n name) bool {
@@ -133,29 +133,39 @@ func (c *Cache) awaitHolders(ctx context.Context, g *group, at position, holders
 	}
 }
 
-// awaitSilence waits until no marker from before COMMIT can be alive: for its whole life at most, and not at all where
+// awaitSilence waits until no marker from before COMMIT can be alive: for its whole life at most, and less where
 // PostgreSQL says that none is. That is so if the relay has retired the group's epoch, or if the epoch it names is the
-// one that this write's invalidation has just reached without finding a marker, and either has been so for a marker's
-// life. The query must come after COMMIT: a relay that resumes later first drains this write's row.
+// one that this write's invalidation has just reached without finding a marker; and either has been so for a marker's
+// life. The query must come after COMMIT: a relay that resumes later first drains this write's row. In the second case
+// leases from before Redis' clock was set forward may outlive the marker, so they are waited for too.
 func (c *Cache) awaitSilence(ctx context.Context, g *group, reached string, committed time.Time) {
 	until := committed.Add(drifted(freshFor))
-	var epoch string
-	var age float64
 	query, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	err := c.db.Querier(query).QueryRowContext(query,
-		`SELECT epoch, extract(epoch FROM clock_timestamp() - since)::float8 FROM cache_epoch WHERE grp = $1`, g.index).
-		Scan(&epoch, &age)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return // no relay has ever run
-	case err == nil && (epoch == "" || epoch == reached):
-		quiet := time.Now().Add(drifted(freshFor) - time.Duration(age*float64(time.Second)))
-		if quiet.Before(until) {
-			until = quiet
+	epoch, age, err := c.recorded(query, g)
+	if err == nil && (epoch == "" || epoch == reached) {
+		quiet := drifted(freshFor) - age
+		if epoch != "" {
+			quiet = max(quiet, drifted(leaseFor))
+		}
+		if at := time.Now().Add(quiet); at.Before(until) {
+			until = at
 		}
 	}
 	time.Sleep(time.Until(until))
+}
+
+// recorded returns the epoch in which PostgreSQL lets the group have a marker, and since when. Without a row no relay
+// has ever run.
+func (c *Cache) recorded(ctx context.Context, g *group) (epoch string, age time.Duration, err error) {
+	var seconds float64
+	row := c.db.Querier(ctx).QueryRowContext(ctx,
+		`SELECT epoch, extract(epoch FROM clock_timestamp() - since)::float8 FROM cache_epoch WHERE grp = $1`, g.index)
+	err = row.Scan(&epoch, &seconds)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", drifted(freshFor), nil
+	}
+	return epoch, time.Duration(seconds * float64(time.Second)), err
 }
 
 // deleteOnly is the cache-aside that everyone writes, for the tests to find wanting.
@@ -164,6 +174,7 @@ func (c *Cache) deleteOnly(ctx context.Context, names []name) {
 		return
 	}
 	for _, n := range names {
+		c.local.invalidate(n)
 		g := c.group(n).index
 		_ = c.shared.client.Del(ctx, c.shared.entityKey(g, n)).Err()
 	}
