@@ -99,8 +99,8 @@ func (k *Keys) setSigner(encoded string) error {
 	if err != nil || len(seed) != ed25519.SeedSize {
 		return errors.New("auditlog.signing_key: must be the base64 of 32 bytes (openssl rand -base64 32)")
 	}
-	private := ed25519.NewKeyFromSeed(seed)
-	k.public, err = note.NewEd25519VerifierKey(k.origin, private.Public().(ed25519.PublicKey))
+	public, _ := ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey)
+	k.public, err = note.NewEd25519VerifierKey(k.origin, public)
 	if err != nil {
 		return fmt.Errorf("audit signing key: %w", err)
 	}

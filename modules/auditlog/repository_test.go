@@ -38,17 +38,15 @@ func TestRepository(t *testing.T) {
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testRepository(t, func(t *testing.T) (*db.DB, Repository) {
-				d := dbtest.Open(t, Migrations())
-				return d, open(d)
-			})
+			d := dbtest.Open(t, Migrations())
+			testRepository(t, d, open(d))
 		})
 	}
 }
 
 // testRepository is the conformance suite.
-func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {
-	d, repo := open(t)
+func testRepository(t *testing.T, d *db.DB, repo Repository) {
+	t.Helper()
 	ctx := t.Context()
 	service := &Service{repo: repo}
 
@@ -129,6 +127,7 @@ func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) 
 }
 
 func testList(t *testing.T, repo Repository, service *Service) {
+	t.Helper()
 	ctx := t.Context()
 	alice, bob := "user_alice", "user_bob"
 	var all []Event
@@ -206,6 +205,7 @@ func testList(t *testing.T, repo Repository, service *Service) {
 }
 
 func testErasure(t *testing.T, repo Repository, service *Service) {
+	t.Helper()
 	ctx := t.Context()
 	const gone, kept = "user_gone", "user_kept"
 	recorded := record(

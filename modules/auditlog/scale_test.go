@@ -74,6 +74,7 @@ func (p plan) walk(visit func(plan)) {
 // testPlans reads the plans of every filter: none may scan a table or sort what it found, and none may look at many
 // more rows than its page has.
 func testPlans(t *testing.T, d *db.DB) {
+	t.Helper()
 	middle := time.Date(2025, 1, 20, 0, 0, 0, 0, time.UTC)
 	late := middle.AddDate(0, 0, 20)
 	deep := &Position{OccurredAt: middle, ID: uuid.Max}
@@ -136,6 +137,7 @@ func checkPlan(t *testing.T, d *db.DB, query string, args []any) {
 
 // testExportMemory exports half a million events and watches the heap, of client and server together.
 func testExportMemory(t *testing.T, d *db.DB, repo Repository) {
+	t.Helper()
 	const limit = 48 << 20 // the answer itself is three times as large
 	s := webtest.NewServer(t, d, func(c *web.Config, _ *web.Deps) { c.Keys = []web.APIKey{webtest.Key("reader", readKey, "audit:read")} })
 	keys, err := OpenKeys(KeyConfig{StateDir: t.TempDir()})

@@ -41,11 +41,10 @@ func (t *tiles) SaveTiles([]tlog.Tile, [][]byte) {}
 
 // ReadTiles implements tlog.TileReader.
 func (t *tiles) ReadTiles(wanted []tlog.Tile) ([][]byte, error) {
-	var levels []int32
-	var ns []int64
+	var levels, ns []int64
 	for _, w := range wanted {
 		if _, ok := t.known[tileKey{w.L, w.N}]; !ok {
-			levels, ns = append(levels, int32(w.L)), append(ns, w.N)
+			levels, ns = append(levels, int64(w.L)), append(ns, w.N)
 		}
 	}
 	if len(ns) > 0 {
@@ -64,9 +63,9 @@ func (t *tiles) ReadTiles(wanted []tlog.Tile) ([][]byte, error) {
 	return data, nil
 }
 
-func (t *tiles) load(levels []int32, ns []int64) error {
+func (t *tiles) load(levels, ns []int64) error {
 	rows, err := t.q.QueryContext(t.ctx, `SELECT level, n, data FROM audit_tiles
-		JOIN unnest($1::int[], $2::bigint[]) AS wanted (level, n) USING (level, n)`, levels, ns)
+		JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (level, n) USING (level, n)`, levels, ns)
 	if err != nil {
 		return db.Translate(err, nil)
 	}
@@ -130,18 +129,17 @@ func (g *growth) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 
 // store writes the tiles that differ from those of the tree's former size.
 func (g *growth) store(ctx context.Context, q db.Querier, from int64) error {
-	var levels []int32
-	var ns []int64
+	var levels, ns []int64
 	var data [][]byte
 	for _, tile := range tlog.NewTiles(tileHeight, from, g.size) {
 		d, err := tlog.ReadTileData(tile, g)
 		if err != nil {
 			return err
 		}
-		levels, ns, data = append(levels, int32(tile.L)), append(ns, tile.N), append(data, d)
+		levels, ns, data = append(levels, int64(tile.L)), append(ns, tile.N), append(data, d)
 	}
 	_, err := q.ExecContext(ctx, `INSERT INTO audit_tiles (level, n, data)
-		SELECT * FROM unnest($1::int[], $2::bigint[], $3::bytea[])
+		SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bytea[])
 		ON CONFLICT (level, n) DO UPDATE SET data = excluded.data`, levels, ns, data)
 	return db.Translate(err, nil)
 }
