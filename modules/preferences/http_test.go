@@ -249,6 +249,7 @@ func FuzzPatch(f *testing.F) {
 	w.Routes(server.API())
 	path := "/v1/users/" + ids.Format(userIDPrefix, w.person()) + "/preferences"
 	call := func(t *testing.T, method string, body []byte) *httptest.ResponseRecorder {
+		t.Helper()
 		req := httptest.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(body))
 		req.Header.Set("Authorization", "Bearer "+webtest.RootKey)
 		res := httptest.NewRecorder()

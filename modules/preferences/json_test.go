@@ -88,13 +88,13 @@ func TestMergePatchProperties(t *testing.T) {
 			t.Fatalf("once %v, twice %v", once, twice)
 		}
 		members, ok := patch.(map[string]any)
+		result, _ := once.(map[string]any)
 		if !ok {
 			if !reflect.DeepEqual(once, patch) {
 				t.Fatalf("a patch that is no object made %v", once)
 			}
 			return
 		}
-		result := once.(map[string]any)
 		before, _ := target.(map[string]any)
 		for name, value := range before {
 			if _, named := members[name]; !named && !reflect.DeepEqual(result[name], value) {

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -159,7 +160,7 @@ type Preferences struct {
 
 // effective overlays the defaults with what the user set.
 func effective(c Catalogue, v Values) Preferences {
-	p := Preferences{All: make([]Effective, len(c.Definitions)), Tag: fmt.Sprintf("%d-%s", v.Version, c.Tag)}
+	p := Preferences{All: make([]Effective, len(c.Definitions)), Tag: strconv.FormatInt(v.Version, 10) + "-" + c.Tag}
 	for i, d := range c.Definitions {
 		p.All[i] = Effective{Key: d.Key, Value: d.Default, Source: FromDefault}
 		if value, ok := v.Set[d.Key]; ok {

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,7 +51,11 @@ func TestRepository(t *testing.T) {
 
 func openDB(t testing.TB) *db.DB {
 	t.Helper()
-	return dbtest.Open(t, cache.Migrations(), Migrations())
+	d := dbtest.Open(t, cache.Migrations(), Migrations())
+	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // newSwitch returns the ladder at a stage, with the cache in the process alone where it is reached.
@@ -65,15 +69,23 @@ func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage) *SwitchRepository {
 	})
 }
 
-// newCached returns the ladder at its top, over a cache that runs until the test ends.
+// newCached returns the ladder at its top, over a cache of its own.
 func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRepository {
 	t.Helper()
-	cfg := cache.Defaults()
+	c, _ := startCache(t, d, configure)
+	postgres := NewPostgresRepository(d)
+	return NewSwitchRepository(&rollout.Ladder[Repository]{
+		DB: d, Stage: rollout.Cached, Direct: NewDirectRepository(d), Repository: postgres,
+		Cached: NewCacheRepository(postgres, c), Cache: c,
+	})
+}
+
+// startCache returns a cache that runs until the test ends, and its metrics.
+func startCache(t testing.TB, d *db.DB, configure func(*cache.Config)) (*cache.Cache, *prometheus.Registry) {
+	t.Helper()
+	cfg, metrics := cache.Defaults(), prometheus.NewRegistry()
 	configure(&cfg)
-	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
-		t.Fatal(err)
-	}
-	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), metrics)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,11 +98,7 @@ func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRep
 			t.Error(err)
 		}
 	})
-	postgres := NewPostgresRepository(d)
-	return NewSwitchRepository(&rollout.Ladder[Repository]{
-		DB: d, Stage: rollout.Cached, Direct: NewDirectRepository(d), Repository: postgres,
-		Cached: NewCacheRepository(postgres, c), Cache: c,
-	})
+	return c, metrics
 }
 
 func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {
@@ -283,7 +291,7 @@ func testUpdateConcurrently(t *testing.T, _ *db.DB, r Repository) {
 						return err
 					}
 				}
-				v.Set["count"] = json.RawMessage(fmt.Sprint(n + 1))
+				v.Set["count"] = json.RawMessage(strconv.Itoa(n + 1))
 				return nil
 			})
 			if err != nil {
@@ -293,7 +301,7 @@ func testUpdateConcurrently(t *testing.T, _ *db.DB, r Repository) {
 	}
 	wg.Wait()
 	v, _ := r.Values(t.Context(), user)
-	wantValues(t, "after all", v, writers, map[string]string{"count": fmt.Sprint(writers)})
+	wantValues(t, "after all", v, writers, map[string]string{"count": strconv.Itoa(writers)})
 }
 
 func testEachValue(t *testing.T, _ *db.DB, r Repository) {
