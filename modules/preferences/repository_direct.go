@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 
 	"github.com/google/uuid"
 
@@ -63,7 +64,7 @@ func (r *DirectRepository) CreateDefinition(ctx context.Context, d Definition) (
 	created, err := scanDefinition(r.db.Querier(ctx).QueryRowContext(ctx,
 		`INSERT INTO preference_definitions (key, schema, default_value, description) VALUES ($1, $2, $3, $4)
 		ON CONFLICT DO NOTHING RETURNING `+definitionColumns, d.Key, d.Schema, d.Default, d.Description))
-	if err == ErrNotDefined { //nolint:errorlint // translate returns it as it is: nothing was inserted
+	if errors.Is(err, ErrNotDefined) { // no row came back: nothing was inserted
 		return Definition{}, false, nil
 	}
 	return created, err == nil, err
