@@ -39,8 +39,9 @@ func (c *databaseClock) now(ctx context.Context) (time.Time, error) {
 	}
 	age := r.age()
 	if age > clockGoodFor && c.asking.CompareAndSwap(false, true) {
-		go func() {
+		go func() { //nolint:gosec // see below
 			defer c.asking.Store(false)
+			// Not of ctx, which may carry a transaction that ends first.
 			ctx, cancel := context.WithTimeout(context.Background(), clockGoodFor)
 			defer cancel()
 			_, _ = c.ask(ctx) // without an answer the last one is as good as before; sessions need the database anyway

@@ -29,7 +29,7 @@ func redisOnly(r *dbtest.RedisServer) func(*cache.Config) {
 }
 
 // newCache runs a cache until the test ends. The function that it returns counts the reads answered from memory.
-func newCache(t *testing.T, d *db.DB, options ...func(*cache.Config)) (*cache.Cache, func() int) {
+func newCache(t testing.TB, d *db.DB, options ...func(*cache.Config)) (*cache.Cache, func() int) {
 	t.Helper()
 	cfg := cache.Defaults()
 	cfg.RedisTimeout = 200 * time.Millisecond // a busy machine under the race detector
@@ -52,7 +52,7 @@ func newCache(t *testing.T, d *db.DB, options ...func(*cache.Config)) (*cache.Ca
 	return c, func() int { return hits(t, metrics) }
 }
 
-func hits(t *testing.T, metrics *prometheus.Registry) int {
+func hits(t testing.TB, metrics *prometheus.Registry) int {
 	t.Helper()
 	families, err := metrics.Gather()
 	if err != nil {
@@ -72,7 +72,7 @@ func hits(t *testing.T, metrics *prometheus.Registry) int {
 }
 
 // eventually waits, up to a generous limit, for what happens a little later.
-func eventually(t *testing.T, what string, happened func() bool) {
+func eventually(t testing.TB, what string, happened func() bool) {
 	t.Helper()
 	for start := time.Now(); !happened(); time.Sleep(2 * time.Millisecond) {
 		if time.Since(start) > 20*time.Second {
@@ -87,7 +87,7 @@ type instance struct {
 	hits func() int
 }
 
-func newInstance(t *testing.T, d *db.DB, options ...func(*cache.Config)) instance {
+func newInstance(t testing.TB, d *db.DB, options ...func(*cache.Config)) instance {
 	t.Helper()
 	postgres := NewPostgresRepository(d)
 	entries, count := newCache(t, d, options...)
@@ -98,7 +98,7 @@ func newInstance(t *testing.T, d *db.DB, options ...func(*cache.Config)) instanc
 }
 
 // warm reads a session until it is answered from memory.
-func (i instance) warm(t *testing.T, s Session) {
+func (i instance) warm(t testing.TB, s Session) {
 	t.Helper()
 	eventually(t, "a read from memory", func() bool {
 		before := i.hits()

@@ -44,7 +44,7 @@ func TestRepository(t *testing.T) {
 	}
 }
 
-func openDatabase(t *testing.T) *db.DB {
+func openDatabase(t testing.TB) *db.DB {
 	t.Helper()
 	d := dbtest.Open(t, cache.Migrations(), Migrations())
 	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
@@ -54,7 +54,7 @@ func openDatabase(t *testing.T) *db.DB {
 }
 
 // newSwitch returns the module's repository at this stage, with a cache of its own, in process unless options say more.
-func newSwitch(t *testing.T, d *db.DB, stage rollout.Stage, options ...func(*cache.Config)) *SwitchRepository {
+func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage, options ...func(*cache.Config)) *SwitchRepository {
 	t.Helper()
 	postgres := NewPostgresRepository(d)
 	entries, _ := newCache(t, d, options...)
@@ -89,7 +89,7 @@ func newSession(userID uuid.UUID) NewSession {
 	}
 }
 
-func mustCreate(t *testing.T, r Repository, userID uuid.UUID) Session {
+func mustCreate(t testing.TB, r Repository, userID uuid.UUID) Session {
 	t.Helper()
 	s, err := r.Create(t.Context(), newSession(userID))
 	if err != nil {
@@ -106,14 +106,14 @@ func age(t *testing.T, d *db.DB, id uuid.UUID, by time.Duration) {
 		id, fmt.Sprintf("%d microseconds", by.Microseconds()))
 }
 
-func mustExec(t *testing.T, d *db.DB, query string, args ...any) {
+func mustExec(t testing.TB, d *db.DB, query string, args ...any) {
 	t.Helper()
 	if _, err := d.SQL().ExecContext(t.Context(), query, args...); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func wantError(t *testing.T, what string, err, want error) {
+func wantError(t testing.TB, what string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) || (want == nil) != (err == nil) {
 		t.Errorf("%s: error %v, want %v", what, err, want)

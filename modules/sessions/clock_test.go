@@ -1,0 +1,44 @@
+package sessions
+
+import (
+	"testing"
+	"time"
+
+	"github.com/strata-accounts/strata/platform/db/dbtest"
+)
+
+// TestDatabaseClock brackets each answer between two of the database's own: it is never behind the first.
+func TestDatabaseClock(t *testing.T) {
+	d := dbtest.Open(t)
+	c := &databaseClock{db: d}
+	ask := func() (at time.Time) {
+		t.Helper()
+		if err := d.SQL().QueryRowContext(t.Context(), `SELECT clock_timestamp()`).Scan(&at); err != nil {
+			t.Fatal(err)
+		}
+		return at
+	}
+	for range 100 {
+		before := ask()
+		now, err := c.now(t.Context())
+		wantError(t, "now", err, nil)
+		if now.Before(before) {
+			t.Fatalf("the clock is %v behind the database", before.Sub(now))
+		}
+	}
+	first := c.last.Load()
+	c.last.Store(&reading{local: first.local.Add(-time.Minute), database: first.database.Add(-time.Minute)})
+	eventually(t, "another reading", func() bool {
+		now, err := c.now(t.Context())
+		wantError(t, "now", err, nil)
+		return now.After(first.database) && c.last.Load().local.After(first.local)
+	})
+}
+
+// TestDatabaseClockSuspended: while a virtual machine is suspended, its wall clock alone goes on.
+func TestDatabaseClockSuspended(t *testing.T) {
+	r := &reading{local: time.Now().Round(0).Add(-time.Hour)} // without the monotonic part, as after a jump of an hour
+	if age := r.age(); age < time.Hour {
+		t.Errorf("a reading of an hour ago is %v old", age)
+	}
+}
