@@ -21,7 +21,6 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/web"
@@ -52,7 +51,7 @@ type api struct {
 
 func newAPI(t testing.TB, open func(*db.DB) Repository) api {
 	t.Helper()
-	d := dbtest.Open(t, Migrations())
+	d := openDB(t)
 	keys, err := OpenKeys(KeyConfig{StateDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)

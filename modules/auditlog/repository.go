@@ -12,6 +12,7 @@ import (
 //
 //	DirectRepository    hand-written SQL, what a team has today
 //	PostgresRepository  GORM models on the bounded pool
+//	CacheRepository     read-through over PostgresRepository
 //	SwitchRepository    picks one of them per key, by the module's stage
 //
 // The seals on top of the events (tree.go) are new with Strata and have no rungs.
@@ -44,6 +45,11 @@ type Reader interface {
 	//
 	// Errors: none of its own.
 	List(ctx context.Context, f Filter) ([]Event, error)
+
+	// HasOrigins reports whether a subject has origins: one who has been erased has none.
+	//
+	// Errors: none of its own.
+	HasOrigins(ctx context.Context, subjectID string) (bool, error)
 }
 
 // condition is a part of a WHERE clause, with a question mark for each argument.

@@ -95,6 +95,14 @@ func listQuery(f Filter) (string, []any) {
 		` ORDER BY e.occurred_at DESC, e.id DESC`, args
 }
 
+// HasOrigins implements Reader.
+func (r *DirectRepository) HasOrigins(ctx context.Context, subjectID string) (bool, error) {
+	var has bool
+	err := r.db.Querier(ctx).QueryRowContext(ctx,
+		`SELECT EXISTS (SELECT FROM audit_origins WHERE subject_id = $1)`, subjectID).Scan(&has)
+	return has, translate(err)
+}
+
 // Append implements Repository. A batch is one statement whatever its size.
 func (r *DirectRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
 	var e struct {

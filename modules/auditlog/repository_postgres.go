@@ -113,6 +113,13 @@ func joinOrigin(query *gorm.DB) *gorm.DB {
 		Joins("LEFT JOIN audit_origins o ON o.hash = e.origin AND o.occurred_at = e.occurred_at")
 }
 
+// HasOrigins implements Reader.
+func (r *PostgresRepository) HasOrigins(ctx context.Context, subjectID string) (bool, error) {
+	var found []originRow
+	err := r.db.Gorm(ctx).Select("hash").Where("subject_id = ?", subjectID).Limit(1).Find(&found).Error
+	return len(found) > 0, translate(err)
+}
+
 // Append implements Repository.
 func (r *PostgresRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
 	eventRows := make([]eventRow, len(events))

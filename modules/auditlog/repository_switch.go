@@ -9,7 +9,8 @@ import (
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
-// SwitchRepository answers from the rung that the ladder picks for a key.
+// SwitchRepository answers from the rung that the ladder picks for a key. It is the one place where a write names the
+// cache entries it touches, so that no rung can forget to.
 type SwitchRepository struct {
 	ladder *rollout.Ladder[Repository]
 }
@@ -36,6 +37,13 @@ func (r *SwitchRepository) List(ctx context.Context, f Filter) ([]Event, error) 
 	})
 }
 
+// HasOrigins implements Reader.
+func (r *SwitchRepository) HasOrigins(ctx context.Context, subjectID string) (bool, error) {
+	return rollout.Read(ctx, r.ladder, "HasOrigins", subjectID, func(ctx context.Context, rung Repository) (bool, error) {
+		return rung.HasOrigins(ctx, subjectID)
+	})
+}
+
 // Append implements Repository. The events are new, under ids that nobody can have asked for: no entry is touched.
 func (r *SwitchRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
 	return rollout.Write(ctx, r.ladder, "Append", "append", nil, func(ctx context.Context, rung Repository) (time.Time, error) {
@@ -45,7 +53,8 @@ func (r *SwitchRepository) Append(ctx context.Context, events []Event, origins [
 
 // EraseOrigins implements Repository.
 func (r *SwitchRepository) EraseOrigins(ctx context.Context, subjectID string) error {
-	_, err := rollout.Write(ctx, r.ladder, "EraseOrigins", subjectID, nil, func(ctx context.Context, rung Repository) (struct{}, error) {
+	touches := []string{subjectKind + ":" + subjectID}
+	_, err := rollout.Write(ctx, r.ladder, "EraseOrigins", subjectID, touches, func(ctx context.Context, rung Repository) (struct{}, error) {
 		return struct{}{}, rung.EraseOrigins(ctx, subjectID)
 	})
 	return err

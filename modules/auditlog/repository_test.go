@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
@@ -18,30 +22,78 @@ import (
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
-// rungs are all implementations of Repository; every one must pass testRepository.
+// rungs are the implementations of Repository that need nothing but a database.
 var rungs = map[string]func(*db.DB) Repository{
 	"direct":   func(d *db.DB) Repository { return NewDirectRepository(d) },
 	"postgres": func(d *db.DB) Repository { return NewPostgresRepository(d) },
-	"switch at direct": func(d *db.DB) Repository {
-		return NewSwitchRepository(&rollout.Ladder[Repository]{
-			DB: d, Stage: rollout.Direct, Direct: NewDirectRepository(d), Repository: NewPostgresRepository(d),
-		})
-	},
-	"switch at repository": func(d *db.DB) Repository {
-		return NewSwitchRepository(&rollout.Ladder[Repository]{
-			DB: d, Stage: rollout.Repository, Direct: NewDirectRepository(d), Repository: NewPostgresRepository(d),
-		})
-	},
 }
 
+// TestRepository runs the one conformance suite on every rung, on the switch at every stage, and on the cache in each of
+// its deployments: what passes here is what a caller sees, whoever answers.
 func TestRepository(t *testing.T) {
+	all := map[string]func(*testing.T, *db.DB) Repository{}
 	for name, open := range rungs {
+		all[name] = func(_ *testing.T, d *db.DB) Repository { return open(d) }
+	}
+	for _, stage := range rollout.Stages {
+		all["switch/"+string(stage)] = func(t *testing.T, d *db.DB) Repository {
+			t.Helper()
+			return newSwitch(t, d, stage, func(*cache.Config) {})
+		}
+	}
+	all["cache/redis"] = func(t *testing.T, d *db.DB) Repository {
+		t.Helper()
+		return newSwitch(t, d, rollout.Cached, func(c *cache.Config) { c.RedisURL, c.Entries = dbtest.Redis(t).URL, 0 })
+	}
+	all["cache/redis+process"] = func(t *testing.T, d *db.DB) Repository {
+		t.Helper()
+		return newSwitch(t, d, rollout.Cached, func(c *cache.Config) { c.RedisURL = dbtest.Redis(t).URL })
+	}
+	for name, open := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := dbtest.Open(t, Migrations())
-			testRepository(t, d, open(d))
+			d := openDB(t)
+			testRepository(t, d, open(t, d))
 		})
 	}
+}
+
+func openDB(t testing.TB) *db.DB {
+	t.Helper()
+	d := dbtest.Open(t, cache.Migrations(), Migrations())
+	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// newSwitch returns the ladder at a stage, over a cache of its own.
+func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage, configure func(*cache.Config)) *SwitchRepository {
+	t.Helper()
+	c, postgres := startCache(t, d, configure), NewPostgresRepository(d)
+	return NewSwitchRepository(&rollout.Ladder[Repository]{
+		DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, c), Cache: c,
+	})
+}
+
+func startCache(t testing.TB, d *db.DB, configure func(*cache.Config)) *cache.Cache {
+	t.Helper()
+	cfg := cache.Defaults()
+	configure(&cfg)
+	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, c.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
 }
 
 // testRepository is the conformance suite.
@@ -214,8 +266,18 @@ func testErasure(t *testing.T, repo Repository, service *Service) {
 		Event{Action: "session.created", Actor: Ref{User, gone}, Target: Ref{"session", "ses_1"}, IP: "192.0.2.9", UserAgent: "phone"},
 		Event{Action: "user.updated", Actor: Ref{User, kept}, Target: Ref{User, gone}, IP: "192.0.2.10", UserAgent: "phone"},
 	)
+	for range 3 { // whatever is cached is so now
+		for _, e := range recorded {
+			if got, err := repo.ByID(ctx, e.ID); err != nil || !same(got, e) {
+				t.Fatalf("before the erasure: %+v, %v", got, err)
+			}
+		}
+	}
 	if err := service.Erase(ctx, gone); err != nil {
 		t.Fatal(err)
+	}
+	if has, err := repo.HasOrigins(ctx, gone); has || err != nil {
+		t.Errorf("origins are left: %t, %v", has, err)
 	}
 	for i, wantIP := range []string{"", "", "192.0.2.10"} {
 		got, err := repo.ByID(ctx, recorded[i].ID)
@@ -250,4 +312,72 @@ func eventIDs(events []Event) []uuid.UUID {
 		all = append(all, e.ID)
 	}
 	return all
+}
+
+// TestErasureBehindTheCache erases a person by somebody else's statement: within a second no instance shows the address.
+func TestErasureBehindTheCache(t *testing.T) {
+	t.Parallel()
+	d := openDB(t)
+	repo := newSwitch(t, d, rollout.Cached, func(*cache.Config) {})
+	e := record(t, &Service{repo: repo}, Event{Action: "a.b", Actor: Ref{User, "user_x"}, IP: "10.0.0.1"})[0]
+	if got, err := repo.ByID(t.Context(), e.ID); err != nil || got.IP == "" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := d.SQL().ExecContext(t.Context(), `DELETE FROM audit_origins WHERE subject_id = 'user_x'`); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		got, err := repo.ByID(t.Context(), e.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.IP == "" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the address is still shown")
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// TestCacheAnswers reads an event until that takes no query any more.
+func TestCacheAnswers(t *testing.T) {
+	t.Parallel()
+	d := openDB(t)
+	below := &counting{Repository: NewPostgresRepository(d)}
+	repo := NewCacheRepository(below, startCache(t, d, func(*cache.Config) {}))
+	e := record(t, &Service{repo: repo}, Event{Action: "a.b", Actor: Ref{User, "user_x"}, IP: "10.0.0.1"})[0]
+	deadline := time.Now().Add(time.Minute)
+	for {
+		before := below.reads.Load()
+		got, err := repo.ByID(t.Context(), e.ID)
+		if err != nil || !same(got, e) {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if below.reads.Load() == before {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("every read went to PostgreSQL")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// counting counts the reads that reach a rung.
+type counting struct {
+	Repository
+	reads atomic.Int64
+}
+
+func (c *counting) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
+	c.reads.Add(1)
+	return c.Repository.ByID(ctx, id)
+}
+
+func (c *counting) HasOrigins(ctx context.Context, subjectID string) (bool, error) {
+	c.reads.Add(1)
+	return c.Repository.HasOrigins(ctx, subjectID)
 }

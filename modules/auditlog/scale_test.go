@@ -15,7 +15,6 @@ import (
 	"gorm.io/gorm"
 
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/web"
 	"github.com/strata-accounts/strata/platform/web/webtest"
 )
@@ -24,7 +23,7 @@ import (
 // and ten actions, of which one is rare.
 func million(t *testing.T) *db.DB {
 	t.Helper()
-	d := dbtest.Open(t, Migrations())
+	d := openDB(t)
 	l := &sealed{Log: &Log{db: d}}
 	for _, month := range []string{"2025-01-01", "2025-02-01"} {
 		l.behind(

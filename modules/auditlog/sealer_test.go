@@ -12,7 +12,6 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
 )
 
@@ -24,7 +23,7 @@ type sealed struct {
 
 func openLog(t testing.TB, batch int) *sealed {
 	t.Helper()
-	d := dbtest.Open(t, Migrations())
+	d := openDB(t)
 	keys, err := OpenKeys(KeyConfig{StateDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -288,7 +287,7 @@ func BenchmarkSeal10000(b *testing.B) {
 func BenchmarkRecordBatch1000(b *testing.B) {
 	for name, open := range map[string]func(*db.DB) Repository{"direct": rungs["direct"], "postgres": rungs["postgres"]} {
 		b.Run(name, func(b *testing.B) {
-			d := dbtest.Open(b, Migrations())
+			d := openDB(b)
 			l := &sealed{service: &Service{repo: open(d)}}
 			for b.Loop() {
 				l.record(b, 1000)
