@@ -34,11 +34,3 @@ func TestDatabaseClock(t *testing.T) {
 		return now.After(first.database) && c.last.Load().local.After(first.local)
 	})
 }
-
-// TestDatabaseClockSuspended: while a virtual machine is suspended, its wall clock alone goes on.
-func TestDatabaseClockSuspended(t *testing.T) {
-	r := &reading{local: time.Now().Round(0).Add(-time.Hour)} // without the monotonic part, as after a jump of an hour
-	if age := r.age(); age < time.Hour {
-		t.Errorf("a reading of an hour ago is %v old", age)
-	}
-}

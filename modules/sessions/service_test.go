@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,6 +29,8 @@ const password = "correct horse battery staple"
 type accounts struct {
 	db    *db.DB
 	delay func() // between any two steps
+
+	guesses atomic.Int64 // passwords that were verified
 }
 
 var (
@@ -49,8 +52,10 @@ func (a *accounts) add(t *testing.T, email string) uuid.UUID {
 }
 
 func (a *accounts) SignIn(ctx context.Context, email, given string, open func(context.Context, uuid.UUID) error) (json.RawMessage, error) {
+	a.guesses.Add(1)
 	var id uuid.UUID
 	err := a.db.Querier(ctx).QueryRowContext(ctx, `SELECT id FROM accounts WHERE email = $1`, email).Scan(&id)
+	a.delay()
 	if db.IsNoRows(err) || err == nil && given != password {
 		return nil, errCredentials
 	}
@@ -220,11 +225,42 @@ func TestSignInRefused(t *testing.T) {
 		wantError(t, c.name, err, c.want)
 		f.wantTrail(t, c.trail...)
 	}
+}
+
+// TestNothingGoesUnrecorded: what cannot be recorded does not happen.
+func TestNothingGoesUnrecorded(t *testing.T) {
+	f := newFixture(t)
+	ada := f.users.add(t, "ada@example.com")
+	in := f.mustSignIn(t, "ada@example.com")
 	f.trail.fail = errs.ErrUnavailable
-	_, err := f.SignIn(t.Context(), "ada@example.com", password)
-	wantError(t, "without an audit trail", err, errs.ErrUnavailable)
-	if list, err := f.List(t.Context(), eve); err != nil || len(list) != 0 {
-		t.Errorf("%d sessions, %v", len(list), err)
+	for _, given := range []string{password, "wrong"} {
+		_, err := f.SignIn(t.Context(), "ada@example.com", given)
+		wantError(t, "sign in", err, errs.ErrUnavailable)
+	}
+	_, _, err := f.Rotate(t.Context(), &Verified{Session: in.Session})
+	wantError(t, "rotate", err, errs.ErrUnavailable)
+	wantError(t, "revoke", f.Revoke(t.Context(), in.Session.ID, ada), errs.ErrUnavailable)
+	if list, err := f.List(t.Context(), ada); err != nil || !slices.EqualFunc(list, []Session{in.Session}, same) {
+		t.Errorf("left are %+v, %v, want the session as it was", list, err)
+	}
+}
+
+// TestGuessesAtOnce: guesses that are made at the same time are limited like those that come one by one.
+func TestGuessesAtOnce(t *testing.T) {
+	f := newFixture(t)
+	f.users.add(t, "ada@example.com")
+	f.users.delay = func() { time.Sleep(20 * time.Millisecond) }
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := f.SignIn(t.Context(), "ada@example.com", "wrong"); !errors.Is(err, errCredentials) && !errors.Is(err, web.ErrRateLimited) {
+				t.Errorf("a guess: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := f.users.guesses.Load(); n != 3 {
+		t.Errorf("%d passwords were verified, want 3", n)
 	}
 }
 
