@@ -3,8 +3,10 @@ package cache
 import (
 	"context"
 	"errors"
+	"flag"
 	"io/fs"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -308,3 +310,10 @@ func TestConfigIsValidated(t *testing.T) {
 }
 
 var _ gorm.Plugin = Plugin()
+
+// TestMain lets more tests run at once than there are cores: they wait more than they work.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	_ = flag.Set("test.parallel", "8")
+	os.Exit(m.Run())
+}

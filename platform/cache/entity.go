@@ -134,7 +134,7 @@ func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64, load func(ctx
 	if !r.hit {
 		e.stats.misses.Inc()
 	}
-	e.keep(n, gen, value, missing, r.ttl)
+	e.keep(n, gen, value, missing, r.born)
 	if missing {
 		r.fill(ctx, "", true)
 	} else if e.opts.Direct {
@@ -152,7 +152,7 @@ func (e *Entity[T]) lookup(ctx context.Context, r *read, gen uint64) (value T, e
 		return value, nil, false
 	}
 	if missing {
-		e.keep(r.name, gen, value, true, r.ttl)
+		e.keep(r.name, gen, value, true, r.born)
 		return value, e.opts.NotFound, true
 	}
 	if json.Unmarshal([]byte(body), &value) != nil {
@@ -160,17 +160,21 @@ func (e *Entity[T]) lookup(ctx context.Context, r *read, gen uint64) (value T, e
 		r.hit = false
 		return none, nil, false
 	}
-	e.keep(r.name, gen, value, false, r.ttl)
+	e.keep(r.name, gen, value, false, r.born)
 	return value, nil, true
 }
 
-// keep puts a value into the in-process tier, for at most ttl.
-func (e *Entity[T]) keep(n name, gen uint64, value T, missing bool, ttl time.Duration) {
+// keep puts a value into the in-process tier, where it lives no longer than if it had been there since it was born.
+func (e *Entity[T]) keep(n name, gen uint64, value T, missing bool, born time.Time) {
 	if e.c.cfg.Entries == 0 {
 		return
 	}
 	faults.at("before keep")
-	kept := entry{missing: missing, expires: clock().mono + e.c.lifetime(missing, ttl)}
+	ttl := e.c.lifetime(missing)
+	if !born.IsZero() {
+		ttl -= max(0, time.Since(born))
+	}
+	kept := entry{missing: missing, expires: clock().mono + ttl}
 	if !missing {
 		kept.value = value
 	}
@@ -180,16 +184,12 @@ func (e *Entity[T]) keep(n name, gen uint64, value T, missing bool, ttl time.Dur
 	}
 }
 
-// lifetime returns the configured time to live, up to 10 % shorter so that what was filled together does not expire
-// together, and no longer than limit where that is set.
-func (c *Cache) lifetime(missing bool, limit time.Duration) time.Duration {
+// lifetime returns the configured time to live, up to 10 % shorter, so that what was filled together does not expire
+// together.
+func (c *Cache) lifetime(missing bool) time.Duration {
 	d := c.cfg.TTL
 	if missing {
 		d = c.cfg.NegativeTTL
 	}
-	d -= rand.N(d/10 + 1) //nolint:gosec // no secret
-	if limit > 0 {
-		d = min(d, limit)
-	}
-	return d
+	return d - rand.N(d/10+1) //nolint:gosec // no secret
 }

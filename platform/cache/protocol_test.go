@@ -223,12 +223,12 @@ func (h *harness) report(name string) {
 }
 
 // pauses stalls a step now and then: mostly a little, and rarely for longer than any lease or marker lives.
-func pauses(long bool) func(string) {
+func pauses() func(string) {
 	return func(string) {
 		switch n := rand.IntN(4000); { //nolint:gosec // no secret
-		case long && n == 0:
+		case n == 0:
 			time.Sleep(1500 * time.Millisecond)
-		case long && n < 4:
+		case n < 4:
 			time.Sleep(400 * time.Millisecond)
 		case n < 400:
 			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) //nolint:gosec // no secret
@@ -333,12 +333,14 @@ func duration(t *testing.T, short time.Duration) time.Duration {
 
 // TestNoStaleReads is the promise: nothing older than what was acknowledged, nothing uncommitted, no failed request.
 func TestNoStaleReads(t *testing.T) {
-	rng := rand.New(rand.NewPCG(seed(t), 0)) //nolint:gosec // no secret
-	d := duration(t, 2500*time.Millisecond)
+	from := seed(t)
+	d := duration(t, 1500*time.Millisecond)
+	setFaults(t, faultSwitches{pause: pauses()})
 	for n, f := range protocolFaults {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(from, uint64(n))) //nolint:gosec // no secret
 			h := newHarness(t, n%2 == 0)
-			setFaults(t, faultSwitches{pause: pauses(n%3 == 0)})
 			h.run(rng, func() { f.happen(h, d, rng) })
 			h.report(f.name)
 			if h.stale.Load() > 0 || h.poisoned.Load() > 0 {

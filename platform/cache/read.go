@@ -24,9 +24,9 @@ type read struct {
 	shape string // of the value wanted; one stored in another shape does not count
 	stats *kindMetrics
 
-	used  bool          // one query has been answered or asked for
-	hit   bool          // by Redis
-	ttl   time.Duration // what is left of a hit's life; 0 for anything else
+	used  bool      // one query has been answered or asked for
+	hit   bool      // by Redis
+	born  time.Time // when a hit was read from PostgreSQL
 	claim claim
 }
 
@@ -51,7 +51,7 @@ func (r *read) lookup(ctx context.Context) (body string, missing, ok bool) {
 				}
 				found.body = found.body[len(r.shape):]
 			}
-			r.hit, r.ttl = true, found.ttl
+			r.hit, r.born = true, found.born
 			r.stats.hitRedis.Inc()
 			return found.body, found.missing, true
 		case outcomeBusy:
@@ -71,20 +71,23 @@ func (r *read) lookup(ctx context.Context) (body string, missing, ok bool) {
 	}
 }
 
-// fill stores what was read from PostgreSQL, if this read was granted that.
+// fill stores what was read from PostgreSQL, if this read was granted that. The reader does not wait for it.
 func (r *read) fill(ctx context.Context, body string, missing bool) {
 	if r.claim.lease == "" {
 		return
 	}
-	faults.at("before fill")
 	if !missing {
 		body = r.shape + body
 	}
-	done, err := r.c.shared.fill(ctx, r.claim, body, missing, r.c.lifetime(missing, 0))
+	claim := r.claim
 	r.claim.lease = ""
-	if err == nil && !done {
-		r.stats.rejectedRedis.Inc()
-	}
+	go func() {
+		faults.at("before fill")
+		done, err := r.c.shared.fill(context.WithoutCancel(ctx), claim, body, missing, r.c.lifetime(missing))
+		if err == nil && !done {
+			r.stats.rejectedRedis.Inc()
+		}
+	}()
 }
 
 // release gives up what fill would have needed.

@@ -23,9 +23,9 @@ const (
 
 	writeLease = 3 * time.Second // how long a reader may take to fill
 
-	// What a value begins with: "V", its epoch, then one of these.
-	present = '+'
-	absent  = '-'
+	// A value in Redis is "V", its epoch, one of these, when it was read from PostgreSQL, and the body.
+	present, absent = '+', '-'
+	valueHeader     = 1 + epochLen + 1 + 8
 )
 
 //go:embed scripts/*.lua
@@ -161,7 +161,7 @@ type claim struct {
 type found struct {
 	body    string // the encoded value; empty where missing
 	missing bool
-	ttl     time.Duration
+	born    time.Time // by the clock of the instance that filled it
 }
 
 // outcome of a read.
@@ -180,24 +180,20 @@ func (s *shared) read(ctx context.Context, n name) (found, claim, outcome) {
 	g := s.group(n)
 	c := claim{group: g, key: s.entityKey(g, n)}
 	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
-	reply, err := s.eval(ctx, g, scriptRead, []string{s.metaKey(g), c.key}, token, writeLease.Milliseconds()).Slice()
-	if err != nil {
+	reply, err := s.eval(ctx, g, scriptRead, []string{s.metaKey(g), c.key}, token, writeLease.Milliseconds()).Text()
+	switch {
+	case err != nil || reply == "":
 		return found{}, c, outcomeDown
-	}
-	switch reply[0] {
-	case "V":
-		value, ms := reply[1].(string), reply[2].(int64)
-		if len(value) < epochLen+2 {
-			return found{}, c, outcomeDown
-		}
+	case reply[0] == 'V' && len(reply) >= valueHeader:
+		born, _ := strconv.ParseInt(reply[valueHeader-8:valueHeader], 16, 64)
 		return found{
-			missing: value[epochLen+1] == absent, body: value[epochLen+2:], ttl: time.Duration(ms) * time.Millisecond,
+			missing: reply[epochLen+1] == absent, body: reply[valueHeader:], born: time.Unix(born, 0),
 		}, c, outcomeHit
-	case "L":
-		c.epoch = reply[1].(string)
-		c.lease = "L" + c.epoch + token
+	case reply[0] == 'L':
+		c.epoch = reply[1:]
+		c.lease = reply + token
 		return found{}, c, outcomeLeased
-	case "B":
+	case reply[0] == 'B':
 		return found{}, c, outcomeBusy
 	default:
 		return found{}, c, outcomeStale
@@ -210,7 +206,7 @@ func (s *shared) fill(ctx context.Context, c claim, body string, missing bool, t
 	if missing {
 		mark = absent
 	}
-	value := "V" + c.epoch + string(mark) + body
+	value := fmt.Sprintf("V%s%c%08x%s", c.epoch, mark, time.Now().Unix(), body)
 	done, err := s.eval(ctx, c.group, scriptFill, []string{c.key}, c.lease, value, ttl.Milliseconds()).Bool()
 	return done, err
 }

@@ -1,0 +1,189 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/strata-accounts/strata/platform/db"
+	"github.com/strata-accounts/strata/platform/db/dbtest"
+)
+
+func TestAFullRedisStillInvalidates(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Redis(t, "--maxmemory-policy", "noeviction")
+	s := newSetup(t, server.URL)
+	s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+	one, two := s.start(t), s.start(t)
+	one.warm(t, "a")
+	two.warm(t, "a")
+	client := redis.NewClient(&redis.Options{Addr: server.Addr})
+	defer func() { _ = client.Close() }()
+	if err := client.ConfigSet(t.Context(), "maxmemory", "1mb").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Set(t.Context(), "more", "x", 0).Err(); err == nil || !strings.Contains(err.Error(), "OOM") {
+		t.Fatalf("redis is not full: %v", err)
+	}
+	for n := int64(1); n < 20; n++ {
+		if err := one.write(t.Context(), "a", `UPDATE things SET n = n + 1 WHERE id = $1`); err != nil {
+			t.Fatal(err)
+		}
+		wantN(t, two, "a", n)
+	}
+	if unconfirmed := count(one.metrics.unconfirmed); unconfirmed > 0 {
+		t.Errorf("%v writes were not confirmed", unconfirmed)
+	}
+	two.warm(t, "a") // the leases go on
+}
+
+func TestNothingIsServedOnceTheRelayIsGone(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, dbtest.Redis(t).URL)
+	s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+	i := s.start(t)
+	i.warm(t, "a")
+	s.exec(t, `UPDATE cache_relay SET fence = fence + 1, expires_at = now() + interval '1 hour'`) // whoever that is
+	s.exec(t, `UPDATE things SET n = 5`)
+	time.Sleep(time.Second)
+	wantN(t, i, "a", 5)
+	hits := i.process() + i.redis()
+	wantN(t, i, "a", 5)
+	if i.process()+i.redis() != hits {
+		t.Error("answered from memory without a relay")
+	}
+}
+
+func TestPostgreSQLDownMeansNoCachedAnswer(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"", dbtest.Redis(t).URL} {
+		s := newSetup(t, url)
+		s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+		i := s.start(t)
+		i.warm(t, "a")
+		// The database refuses every statement from now on, as far as this test's connections can tell.
+		own, err := db.Open(t.Context(), db.Config{
+			URL: dbtest.URL(t), MaxOpen: 1, MaxIdle: 1, MaxLifetime: time.Hour, MaxIdleTime: time.Hour,
+			AcquireTimeout: time.Second, TxTimeout: time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = own.Close() }()
+		var name string
+		if err := s.db.SQL().QueryRowContext(t.Context(), `SELECT current_database()`).Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := own.SQL().ExecContext(t.Context(), `ALTER DATABASE `+name+` ALLOW_CONNECTIONS false`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := own.SQL().ExecContext(t.Context(),
+			`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1`, name); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got, err := i.get(t.Context(), "a"); err == nil {
+			t.Errorf("redis %q: answered %+v without PostgreSQL", url, got)
+		}
+	}
+}
+
+func TestTwoProcessesWithoutRedisGoWithout(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, "")
+	s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+	one := s.start(t)
+	one.warm(t, "a")
+	two := s.start(t)
+	for n := int64(1); n < 4; n++ { // from the first moment on
+		if err := two.write(t.Context(), "a", `UPDATE things SET n = n + 1 WHERE id = $1`); err != nil {
+			t.Fatal(err)
+		}
+		wantN(t, one, "a", n)
+		if err := one.write(t.Context(), "a", `UPDATE things SET n = n + 100 WHERE id = $1`); err != nil {
+			t.Fatal(err)
+		}
+		wantN(t, two, "a", n+100)
+		s.exec(t, `UPDATE things SET n = $1`, n)
+		time.Sleep(time.Second)
+		wantN(t, one, "a", n)
+	}
+	for _, i := range []*instance{one, two} {
+		if i.groups[0].lease.valid(clock()) {
+			t.Error("serves from memory beside another process")
+		}
+	}
+	one.stop()
+	two.warm(t, "a") // alone again
+}
+
+func TestOneTransactionPaysForOneInvalidation(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, dbtest.Redis(t).URL)
+	i := s.start(t)
+	i.warm(t, "a")
+	before := i.groups[0].position().pos
+	err := s.db.InTx(t.Context(), func(ctx context.Context) error {
+		return errors.Join(i.Touch(ctx, "thing:a", "thing:b"), i.Touch(ctx, "thing:c"), i.Touch(ctx, "thing:a"))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "one log entry", func() bool { return i.groups[0].position().pos == before+1 })
+	i.touched.Range(func(any, any) bool {
+		t.Error("a finished transaction is remembered")
+		return false
+	})
+}
+
+func TestFollowersSurviveACancelledLeader(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, "")
+	s.exec(t, `INSERT INTO things (id, n) VALUES ('a', 3), ('b', 4)`)
+	i := s.start(t)
+	i.warm(t, "a")
+	leader, cancel := context.WithCancel(t.Context())
+	entered, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	slow := func(ctx context.Context) (thing, error) {
+		once.Do(func() { close(entered) })
+		<-goOn
+		return i.load("b")(ctx)
+	}
+	results := make(chan error, 2)
+	go func() {
+		_, err := i.things.Get(leader, "b", slow)
+		results <- err
+	}()
+	<-entered
+	cancel()
+	if err := <-results; !errors.Is(err, context.Canceled) {
+		t.Fatalf("leader: %v", err)
+	}
+	go func() {
+		got, err := i.things.Get(t.Context(), "b", slow)
+		if err == nil && got.N != 4 {
+			err = errors.New("an empty value")
+		}
+		results <- err
+	}()
+	close(goOn)
+	if err := <-results; err != nil {
+		t.Fatalf("follower: %v", err)
+	}
+}
+
+func TestALoadThatPanicsIsAnError(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, "")
+	i := s.start(t)
+	i.warm(t, "a")
+	if _, err := i.things.Get(t.Context(), "b", func(context.Context) (thing, error) { panic("no") }); err == nil {
+		t.Fatal("no error")
+	}
+}
