@@ -112,8 +112,10 @@ func progress(f *os.File) func(done, total int64) {
 
 func printReport(out io.Writer, r auditlog.Report, kept int, took time.Duration) {
 	c := r.Checkpoint
-	fmt.Fprintf(out, "log         %s\nevents      %d in %d batches, verified in %s\nroot hash   %s\n",
-		c.Origin, c.Size, r.Batches, took.Round(time.Millisecond), c.Root)
+	fmt.Fprintf(out, "events      %d in %d batches, verified in %s\n", c.Size, r.Batches, took.Round(time.Millisecond))
+	if c.Size > 0 {
+		fmt.Fprintf(out, "log         %s\nroot hash   %s\n", c.Origin, c.Root)
+	}
 	fmt.Fprintf(out, "compared    with %d checkpoints that were kept\nnot sealed  %d events\n", kept, r.Pending)
 	if r.Expired > 0 {
 		fmt.Fprintf(out, "expired     %d events, dropped by retention; their hashes were verified\n", r.Expired)

@@ -118,12 +118,12 @@ func (e *Event) normalize(at string) []errs.Field {
 	}
 	if e.IP != "" {
 		addr, err := netip.ParseAddr(e.IP)
-		if err != nil || addr.Zone() != "" {
+		if err != nil {
 			fail("/ip", "format", "Must be an IPv4 or IPv6 address.")
-		} else {
-			e.IP = addr.Unmap().String()
 		}
+		e.IP = addr.Unmap().WithZone("").String()
 	}
+	e.UserAgent = strings.Map(printable, e.UserAgent)
 	for _, text := range []struct {
 		member, value string
 		limit         int
@@ -152,6 +152,14 @@ func (r Ref) check(at string) []errs.Field {
 		fields = append(fields, errs.Field{Pointer: at + "/id", Code: code, Message: problem})
 	}
 	return fields
+}
+
+// printable replaces what a browser may send and nobody could read. What a client sends beside a change must not fail it.
+func printable(r rune) rune {
+	if unicode.IsControl(r) || r == utf8.RuneError {
+		return ' '
+	}
+	return r
 }
 
 func checkText(s string, limit int) (code, message string) {

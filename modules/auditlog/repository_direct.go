@@ -139,8 +139,8 @@ func (r *DirectRepository) Append(ctx context.Context, events []Event, origins [
 			SELECT * FROM unnest($11::bytea[], $12::text[], $13::bytea[], $14::text[], $15::text[])
 		), events AS (
 			INSERT INTO audit_events (id, action, actor_type, actor_id, target_type, target_id, origin, request_id, recorded_by, metadata)
-			SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
-				$9::text[], $10::json[])
+			SELECT * FROM unnest($1::text[]::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+				$9::text[], $10::text[]::json[])
 		)
 		SELECT now()`,
 		e.id, e.action, e.actorType, e.actorID, e.targetType, e.targetID, e.origin, e.requestID, e.recordedBy, e.metadata,

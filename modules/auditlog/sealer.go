@@ -194,7 +194,7 @@ func (l *Log) extend(ctx context.Context, head seal, events []Event, lastTxid st
 		return err
 	}
 	if _, err = q.ExecContext(ctx, `INSERT INTO audit_leaves (seq, event_id, occurred_at)
-		SELECT $1 + n - 1, id, at FROM unnest($2::uuid[], $3::timestamptz[]) WITH ORDINALITY AS t (id, at, n)`,
+		SELECT $1 + n - 1, id, at FROM unnest($2::text[]::uuid[], $3::timestamptz[]) WITH ORDINALITY AS t (id, at, n)`,
 		head.size, ids, times); err != nil {
 		return db.Translate(err, nil)
 	}
