@@ -106,6 +106,17 @@ func TestKeys(t *testing.T) {
 	if err != nil || again.Public() != first.Public() {
 		t.Errorf("the second start has another key: %v", err)
 	}
+	signed, err := first.sign(1, emptyRoot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice, err := OpenKeys(KeyConfig{StateDir: dir, Verifiers: []string{first.Public(), first.Public()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := twice.open(signed.Note); err != nil {
+		t.Errorf("with its own key among the verifiers: %v", err)
+	}
 	info, err := os.Stat(filepath.Join(dir, keyFile))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key file: %v, %v", info.Mode(), err)

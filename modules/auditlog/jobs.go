@@ -145,6 +145,14 @@ func (j *jobs) ship(ctx context.Context) error {
 
 // watch measures how far sealing lags behind, and says who holds it up.
 func (j *jobs) watch(ctx context.Context) error {
+	reset, err := j.log.counterReset(ctx)
+	if err != nil {
+		return err
+	}
+	if reset {
+		j.complain(ctx, slog.LevelError, "PostgreSQL's transaction counter is behind the audit log, as after a restore into a new cluster; "+
+			"new events cannot be sealed until it is raised: see docs/audit.md, Backup and restore")
+	}
 	waited, err := j.log.pending(ctx)
 	if err != nil {
 		return err
@@ -177,6 +185,14 @@ func (j *jobs) complain(ctx context.Context, level slog.Level, message string, a
 	if !recently {
 		j.logger.Log(ctx, level, message, args...)
 	}
+}
+
+// counterReset reports whether events have been sealed that are newer, by transaction id, than any to come.
+func (l *Log) counterReset(ctx context.Context) (bool, error) {
+	var reset bool
+	err := l.db.Querier(ctx).QueryRowContext(ctx, `SELECT coalesce((SELECT last_txid FROM audit_seals ORDER BY batch DESC LIMIT 1)
+		>= pg_snapshot_xmax(pg_current_snapshot()), false)`).Scan(&reset)
+	return reset, db.Translate(err, nil)
 }
 
 // blocker is the transaction with the lowest id on the server, in whatever database.

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -75,13 +76,15 @@ func openKeys(cfg KeyConfig, stored func(path string) (string, error)) (*Keys, e
 		}
 	}
 	keys := &Keys{origin: cfg.Origin}
-	known := cfg.Verifiers
+	known := slices.Clone(cfg.Verifiers)
 	if encoded != "" {
 		if err := keys.setSigner(encoded); err != nil {
 			return nil, err
 		}
-		known = append([]string{keys.public}, known...)
+		known = append(known, keys.public)
 	}
+	slices.Sort(known)
+	known = slices.Compact(known) // a key that is given twice would be ambiguous
 	list := make([]note.Verifier, len(known))
 	for i, v := range known {
 		var err error

@@ -138,6 +138,20 @@ func TestJobs(t *testing.T) {
 	}
 }
 
+// TestCounterReset makes the log look as if it came from a cluster with more transactions behind it.
+func TestCounterReset(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, 100)
+	for _, want := range []bool{false, true} {
+		if got, err := l.counterReset(t.Context()); got != want || err != nil {
+			t.Errorf("counter reset: %t, %v, want %t", got, err, want)
+		}
+		l.record(t, 1)
+		l.sealAll(t)
+		l.behind(t, `UPDATE audit_seals SET last_txid = (pg_current_xact_id()::text::bigint + 1000000)::text::xid8`)
+	}
+}
+
 // TestBlocker finds the transaction that holds up sealing.
 func TestBlocker(t *testing.T) {
 	t.Parallel()
