@@ -1,0 +1,126 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// bounded is the pool with a limit on the wait for a connection: database/sql waits for as long as the context lives.
+// There are as many permits as connections. A statement takes one before it asks database/sql for a connection, and pgx
+// reports when the statement has ended, its rows read or closed; a transaction holds one from before BEGIN to its end.
+type bounded struct {
+	*sql.DB
+	permits chan struct{}
+	wait    time.Duration
+	waited  atomic.Int64 // calls that found no permit free
+	refused atomic.Int64 // calls that gave up
+}
+
+func newBounded(pool *sql.DB, cfg Config) *bounded {
+	return &bounded{DB: pool, permits: make(chan struct{}, cfg.MaxOpen), wait: cfg.AcquireTimeout}
+}
+
+// ExecContext implements Querier.
+func (b *bounded) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
+	p, err := b.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer p.release()
+	return b.DB.ExecContext(ctx, query, args...)
+}
+
+// QueryContext implements Querier.
+func (b *bounded) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	p, err := b.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := b.DB.QueryContext(context.WithValue(ctx, permitKey{}, p), query, args...)
+	if err != nil {
+		p.release() // it may not have got as far as a connection
+	}
+	return rows, err
+}
+
+// QueryRowContext implements Querier.
+func (b *bounded) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	p, err := b.acquire(ctx)
+	if err != nil {
+		return b.DB.QueryRowContext(ended{ctx, err}, query, args...) // the only way to a Row that holds an error
+	}
+	row := b.DB.QueryRowContext(context.WithValue(ctx, permitKey{}, p), query, args...)
+	if row.Err() != nil {
+		p.release()
+	}
+	return row
+}
+
+// acquire takes a permit. Errors: errs.ErrBusy, errs.ErrCanceled, errs.ErrTimeout.
+func (b *bounded) acquire(ctx context.Context) (*permit, error) {
+	p := &permit{from: b.permits}
+	select {
+	case b.permits <- struct{}{}:
+		return p, nil
+	default:
+	}
+	b.waited.Add(1)
+	timer := time.NewTimer(b.wait)
+	defer timer.Stop()
+	select {
+	case b.permits <- struct{}{}:
+		return p, nil
+	case <-ctx.Done():
+		return nil, Translate(ctx.Err(), nil)
+	case <-timer.C:
+		b.refused.Add(1)
+		return nil, errs.ErrBusy
+	}
+}
+
+// permit is the right to a connection.
+type permit struct {
+	from     chan struct{}
+	returned atomic.Bool
+}
+
+type permitKey struct{}
+
+// release gives the permit back, once.
+func (p *permit) release() {
+	if p.returned.CompareAndSwap(false, true) {
+		<-p.from
+	}
+}
+
+// released gives a statement's permit back when pgx has ended it.
+type released struct{}
+
+// TraceQueryStart implements pgx.QueryTracer.
+func (released) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+// TraceQueryEnd implements pgx.QueryTracer.
+func (released) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	if p, ok := ctx.Value(permitKey{}).(*permit); ok {
+		p.release()
+	}
+}
+
+// ended is a context that is over because of err.
+type ended struct {
+	context.Context
+	err error
+}
+
+var closed = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+func (ended) Done() <-chan struct{} { return closed }
+func (e ended) Err() error          { return e.err }

@@ -1,0 +1,116 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// tx is the transaction that a context carries.
+type tx struct {
+	sql           *sql.Tx
+	afterCommit   []func(context.Context)
+	afterRollback []func(context.Context)
+}
+
+type txKey struct{}
+
+func txFrom(ctx context.Context) *tx {
+	t, _ := ctx.Value(txKey{}).(*tx)
+	return t
+}
+
+// InTransaction reports whether ctx carries a transaction.
+func InTransaction(ctx context.Context) bool { return txFrom(ctx) != nil }
+
+// TxOption changes how InTx opens a transaction. A nested InTx, which joins the outer one, ignores its options.
+type TxOption func(*txOptions)
+
+type txOptions struct {
+	timeout  time.Duration
+	readOnly bool
+}
+
+// ReadOnly opens a read-only transaction: PostgreSQL refuses every write in it.
+func ReadOnly() TxOption { return func(o *txOptions) { o.readOnly = true } }
+
+// Timeout sets the transaction's deadline in place of Config.TxTimeout. It bounds how long row locks are held.
+func Timeout(d time.Duration) TxOption { return func(o *txOptions) { o.timeout = d } }
+
+// InTx runs fn in a transaction that the context given to fn carries: Querier, Gorm and nested calls of InTx with that
+// context use it. It commits when fn returns nil, and rolls back when fn fails or panics. A transaction that outlives its
+// deadline is rolled back.
+//
+// Errors: what fn returns; errs.ErrBusy when no connection was free in time; errs.ErrTimeout past the deadline;
+// errs.ErrUnavailable when PostgreSQL is gone, also where the outcome of COMMIT is unknown.
+func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts ...TxOption) error {
+	if InTransaction(ctx) {
+		return fn(ctx)
+	}
+	o := txOptions{timeout: d.cfg.TxTimeout}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	txCtx, cancel := context.WithTimeout(ctx, o.timeout)
+	defer cancel()
+	p, err := d.pool.acquire(txCtx)
+	if err != nil {
+		return err
+	}
+	defer p.release()
+	t := &tx{}
+	if t.sql, err = d.sql.BeginTx(txCtx, &sql.TxOptions{ReadOnly: o.readOnly}); err != nil {
+		return Translate(fmt.Errorf("begin: %w", err), nil)
+	}
+	outside := context.WithoutCancel(ctx)
+	committed := false
+	defer func() {
+		if committed {
+			return
+		}
+		_ = t.sql.Rollback() // no-op after a failed COMMIT
+		for _, f := range t.afterRollback {
+			f(outside)
+		}
+	}()
+	if err := fn(context.WithValue(txCtx, txKey{}, t)); err != nil {
+		if txCtx.Err() != nil && ctx.Err() == nil {
+			return errs.ErrTimeout.Wrap(err)
+		}
+		return err
+	}
+	if err := t.sql.Commit(); err != nil {
+		if errors.Is(txCtx.Err(), context.DeadlineExceeded) {
+			return errs.ErrTimeout.Wrap(err)
+		}
+		return Translate(fmt.Errorf("commit: %w", err), nil)
+	}
+	committed = true
+	p.release() // what follows may wait for other instances, not for this connection
+	for _, f := range t.afterCommit {
+		f(outside)
+	}
+	return nil
+}
+
+// AfterCommit registers fn to run after COMMIT and before InTx returns, in the order of registration; outside a
+// transaction it runs at once. The context that fn gets carries no transaction and is not cancelled with the request.
+func AfterCommit(ctx context.Context, fn func(ctx context.Context)) {
+	if t := txFrom(ctx); t != nil {
+		t.afterCommit = append(t.afterCommit, fn)
+		return
+	}
+	fn(context.WithoutCancel(ctx))
+}
+
+// AfterRollback registers fn to run after ROLLBACK, or after a COMMIT that failed: then the transaction may have been
+// committed all the same. Outside a transaction it never runs.
+func AfterRollback(ctx context.Context, fn func(ctx context.Context)) {
+	if t := txFrom(ctx); t != nil {
+		t.afterRollback = append(t.afterRollback, fn)
+	}
+}
