@@ -124,8 +124,8 @@ func (c *Cache) acknowledge(ctx context.Context) error {
 		}
 		faults.at("before acknowledgement")
 		owed := c.acks.take()
-		call, cancel := context.WithTimeout(ctx, c.shared.timeout)
-		_, _ = c.shared.client.Pipelined(call, func(p redis.Pipeliner) error { // a writer that does not hear of it waits
+		call, cancel := context.WithTimeout(ctx, controlTimeout)
+		_, _ = c.shared.control.Pipelined(call, func(p redis.Pipeliner) error { // a writer that does not hear of it waits
 			for to, at := range owed {
 				p.Publish(call, c.shared.acks(to.instance), fmt.Sprintf("%s %d %s %d", c.id, to.group, at.epoch, at.pos))
 			}

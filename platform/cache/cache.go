@@ -79,7 +79,7 @@ func (c Config) validate() error {
 		return errors.New("cache: ttl must lie in (0, 60 s], negative_ttl in (0, ttl]")
 	case c.RedisURL != "" && (c.KeyPrefix == "" || strings.ContainsAny(c.KeyPrefix, "{}")):
 		return errors.New("cache: the key prefix must not be empty nor hold braces")
-	case c.RedisURL != "" && (c.RedisTimeout <= 0 || c.RedisTimeout > leaseFor):
+	case c.RedisURL != "" && (c.RedisTimeout <= 0 || c.RedisTimeout > controlTimeout):
 		return errors.New("cache: redis_timeout must lie in (0, 250 ms]")
 	}
 	return nil
@@ -173,7 +173,7 @@ func (c *Cache) Close() error {
 	if c.shared == nil {
 		return nil
 	}
-	return c.shared.client.Close()
+	return c.shared.close()
 }
 
 // warnOfEviction says when Redis would rather refuse writes than forget what is least used, or forget at random.

@@ -15,7 +15,7 @@ const (
 	renewEvery  = 500 * time.Millisecond  // the leader renews its leadership
 	leadFor     = 1500 * time.Millisecond // and loses it after that
 	standEvery  = 250 * time.Millisecond  // another instance looks whether there is one to take
-	retireAfter = 400 * time.Millisecond  // without an answer, a group's epoch is retired
+	retireAfter = time.Second             // without an answer, a group's epoch is retired
 	resignAfter = 2 * time.Second         // without an answer from any group, another instance may try
 	sqlTimeout  = time.Second
 )

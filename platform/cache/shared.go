@@ -21,7 +21,10 @@ const (
 	clusterGroups = 16   // coherence groups on a cluster, each in one slot
 	logLength     = 8192 // entries, about; an instance further behind forgets everything
 
-	writeLease = 3 * time.Second // how long a reader may take to fill
+	controlTimeout = 250 * time.Millisecond // of one call of the protocol
+	controlConns   = 8
+
+	fillLease = 3 * time.Second // how long a reader may take to fill
 
 	// A value in Redis is "V", its epoch, one of these, when it was read from PostgreSQL, and the body.
 	present, absent = '+', '-'
@@ -51,12 +54,16 @@ func script(file string) *redis.Script {
 
 // shared is the tier in Redis: the scripts, their keys and their deadlines. Each script checks by itself that the server
 // still runs as the process in which the current epoch began, so that no answer of a restarted or promoted one counts.
+//
+// The protocol's own calls have connections to themselves and more time than a request's, so that a burst of requests
+// does not end the marker or the leases, which would send all of them to PostgreSQL.
 type shared struct {
-	client   redis.UniversalClient
+	client   redis.UniversalClient // for requests
+	control  redis.UniversalClient // for the protocol
 	prefix   string
 	groups   int
-	timeout  time.Duration
-	breakers []breaker // by group
+	timeout  time.Duration // of a request's read or fill
+	breakers []breaker     // by group
 	tokens   atomic.Uint64
 	owner    string // the instance, for lease tokens and announcements
 }
@@ -64,58 +71,70 @@ type shared struct {
 // openShared parses the URL: a standalone server, Sentinel where it has ?master_name=, Cluster where it has ?addr= or
 // ?cluster=true. It does not connect.
 func openShared(cfg Config, owner string) (*shared, error) {
-	client, groups, err := newClient(cfg)
+	redis.SetLogger(silent{})
+	client, groups, err := newClient(cfg.RedisURL, 0)
 	if err != nil {
 		return nil, err
 	}
+	control, _, err := newClient(cfg.RedisURL, controlConns)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
 	return &shared{
-		client: client, groups: groups, timeout: cfg.RedisTimeout, owner: owner, breakers: make([]breaker, groups),
-		prefix: cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
+		client: client, control: control, groups: groups, timeout: cfg.RedisTimeout, owner: owner,
+		breakers: make([]breaker, groups),
+		prefix:   cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
 	}, nil
 }
+
+func (s *shared) close() error { return errors.Join(s.client.Close(), s.control.Close()) }
+
+// silent keeps go-redis from writing each failed connection to standard error; the metrics count them.
+type silent struct{}
+
+func (silent) Printf(context.Context, string, ...any) {}
 
 // errURL says nothing of the URL, which may hold a password.
 var errURL = errors.New("redis url: not a valid redis://, rediss:// or unix:// URL")
 
-func newClient(cfg Config) (redis.UniversalClient, int, error) {
-	u, err := url.Parse(cfg.RedisURL)
+// newClient makes a client whose calls end with their context, and after controlTimeout at the latest. go-redis by itself
+// waits for seconds, and dials five times. conns is the size of the pool; 0 means go-redis' own choice.
+func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
+	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, 0, errURL
 	}
 	query := u.Query()
-	cluster := query.Has("addr") || query.Get("cluster") == "true"
+	const most = controlTimeout
 	switch {
 	case query.Has("master_name"):
-		o, err := redis.ParseFailoverURL(cfg.RedisURL)
+		o, err := redis.ParseFailoverURL(rawURL)
 		if err != nil {
 			return nil, 0, errURL
 		}
-		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = limits(cfg.RedisTimeout)
-		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries = true, 1, 1
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
+		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries, o.PoolSize = true, 1, 1, conns
 		return redis.NewFailoverClient(o), 1, nil
-	case cluster:
+	case query.Has("addr") || query.Get("cluster") == "true":
 		query.Del("cluster")
 		u.RawQuery = query.Encode()
 		o, err := redis.ParseClusterURL(u.String())
 		if err != nil {
 			return nil, 0, errURL
 		}
-		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = limits(cfg.RedisTimeout)
-		o.ContextTimeoutEnabled, o.MaxRetries = true, 1
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
+		o.ContextTimeoutEnabled, o.MaxRetries, o.PoolSize = true, 1, conns
 		return redis.NewClusterClient(o), clusterGroups, nil
 	default:
-		o, err := redis.ParseURL(cfg.RedisURL)
+		o, err := redis.ParseURL(rawURL)
 		if err != nil {
 			return nil, 0, errURL
 		}
-		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = limits(cfg.RedisTimeout)
-		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries = true, 1, 1
+		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
+		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries, o.PoolSize = true, 1, 1, conns
 		return redis.NewClient(o), 1, nil
 	}
 }
-
-// limits returns the dial, read, write and pool timeouts. Those of go-redis are seconds long, and its dialer retries.
-func limits(d time.Duration) (dial, read, write, pool time.Duration) { return 2 * d, d, d, d }
 
 // group returns the coherence group of a name. Every instance must agree on it.
 func (s *shared) group(n name) int {
@@ -140,11 +159,11 @@ func (s *shared) entityKey(group int, n name) string { return s.key(group, "e:"+
 func (s *shared) invalidations() string              { return s.prefix + ":invalidations" }
 func (s *shared) acks(instance string) string        { return s.prefix + ":acks:" + instance }
 
-// eval runs a script under the deadline and tells the breaker how it went.
-func (s *shared) eval(ctx context.Context, g int, sc *redis.Script, keys []string, args ...any) *redis.Cmd {
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+// eval runs a script under a deadline and tells the breaker how it went.
+func (s *shared) eval(ctx context.Context, on redis.UniversalClient, d time.Duration, g int, sc *redis.Script, keys []string, args ...any) *redis.Cmd {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
-	cmd := sc.Run(ctx, s.client, keys, args...)
+	cmd := sc.Run(ctx, on, keys, args...)
 	s.breakers[g].note(cmd.Err())
 	return cmd
 }
@@ -180,7 +199,7 @@ func (s *shared) read(ctx context.Context, n name) (found, claim, outcome) {
 	g := s.group(n)
 	c := claim{group: g, key: s.entityKey(g, n)}
 	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
-	reply, err := s.eval(ctx, g, scriptRead, []string{s.metaKey(g), c.key}, token, writeLease.Milliseconds()).Text()
+	reply, err := s.eval(ctx, s.client, s.timeout, g, scriptRead, []string{s.metaKey(g), c.key}, token, fillLease.Milliseconds()).Text()
 	switch {
 	case err != nil || reply == "":
 		return found{}, c, outcomeDown
@@ -207,13 +226,13 @@ func (s *shared) fill(ctx context.Context, c claim, body string, missing bool, t
 		mark = absent
 	}
 	value := fmt.Sprintf("V%s%c%08x%s", c.epoch, mark, time.Now().Unix(), body)
-	done, err := s.eval(ctx, c.group, scriptFill, []string{c.key}, c.lease, value, ttl.Milliseconds()).Bool()
+	done, err := s.eval(ctx, s.client, s.timeout, c.group, scriptFill, []string{c.key}, c.lease, value, ttl.Milliseconds()).Bool()
 	return done, err
 }
 
 // release gives a lease back, so that the next reader need not wait for its end.
 func (s *shared) release(ctx context.Context, c claim) {
-	_ = s.eval(ctx, c.group, scriptFill, []string{c.key}, c.lease, "", 0).Err() // it runs out by itself
+	_ = s.eval(ctx, s.client, s.timeout, c.group, scriptFill, []string{c.key}, c.lease, "", 0).Err() // it runs out by itself
 }
 
 // A position in a group's invalidation log.
@@ -233,7 +252,11 @@ func (s *shared) invalidate(ctx context.Context, g int, names []name, expected, 
 	for _, n := range names {
 		keys = append(keys, s.entityKey(g, n))
 	}
-	reply, err := s.eval(ctx, g, scriptInvalidate, keys,
+	on := s.client
+	if origin == "" {
+		on = s.control
+	}
+	reply, err := s.eval(ctx, on, controlTimeout, g, scriptInvalidate, keys,
 		expected, s.invalidations(), g, origin, joinNames(names), logLength).Slice()
 	if err != nil {
 		return position{}, false, nil, err
@@ -287,7 +310,7 @@ type granted struct {
 
 // sync asks for a lease of at most so long, and for what the log holds beyond a position.
 func (s *shared) sync(ctx context.Context, g int, from position, seq uint64, longest time.Duration) (granted, error) {
-	reply, err := s.eval(ctx, g, scriptSync, []string{s.metaKey(g), s.logKey(g)},
+	reply, err := s.eval(ctx, s.control, controlTimeout, g, scriptSync, []string{s.metaKey(g), s.logKey(g)},
 		s.owner, from.epoch, from.pos, seq, longest.Milliseconds(), logLength).Slice()
 	if err != nil {
 		return granted{}, err
@@ -329,13 +352,13 @@ func parseEntry(e any) (logged, error) {
 
 // drop forgets a holder that has taken no lease since.
 func (s *shared) drop(ctx context.Context, g int, h holder) {
-	_ = s.eval(ctx, g, scriptDrop, []string{s.metaKey(g)}, h.instance, h.seq).Err() // the next writer tries again
+	_ = s.eval(ctx, s.control, controlTimeout, g, scriptDrop, []string{s.metaKey(g)}, h.instance, h.seq).Err() // the next writer tries again
 }
 
 // mark renews the freshness marker of an epoch from t0, a reading of the server's clock; t0 = 0 only asks. It returns
 // the epoch the server is in and its clock.
 func (s *shared) mark(ctx context.Context, g int, epoch string, t0 int64) (current string, now int64, err error) {
-	reply, err := s.eval(ctx, g, scriptMark, []string{s.metaKey(g)}, epoch, t0, freshFor.Milliseconds()).Slice()
+	reply, err := s.eval(ctx, s.control, controlTimeout, g, scriptMark, []string{s.metaKey(g)}, epoch, t0, freshFor.Milliseconds()).Slice()
 	if err != nil {
 		return "", 0, err
 	}
@@ -344,14 +367,14 @@ func (s *shared) mark(ctx context.Context, g int, epoch string, t0 int64) (curre
 
 // begin starts an epoch.
 func (s *shared) begin(ctx context.Context, g int, epoch string) error {
-	return s.eval(ctx, g, scriptBegin, []string{s.metaKey(g), s.logKey(g)}, epoch).Err()
+	return s.eval(ctx, s.control, controlTimeout, g, scriptBegin, []string{s.metaKey(g), s.logKey(g)}, epoch).Err()
 }
 
 // evictionPolicy returns the server's maxmemory-policy.
 func (s *shared) evictionPolicy(ctx context.Context) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*s.timeout)
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
 	defer cancel()
-	settings, err := s.client.ConfigGet(ctx, "maxmemory-policy").Result()
+	settings, err := s.control.ConfigGet(ctx, "maxmemory-policy").Result()
 	return settings["maxmemory-policy"], err
 }
 

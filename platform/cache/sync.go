@@ -140,7 +140,7 @@ func (c *Cache) listen(ctx context.Context) error {
 }
 
 func (c *Cache) hear(ctx context.Context, channels ...string) error {
-	sub := c.shared.client.Subscribe(ctx, channels...)
+	sub := c.shared.control.Subscribe(ctx, channels...)
 	defer func() { _ = sub.Close() }()
 	messages := sub.Channel(redis.WithChannelSize(4096), redis.WithChannelHealthCheckInterval(time.Second))
 	for {
