@@ -1,0 +1,146 @@
+package users
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/strata-accounts/strata/platform/rollout"
+)
+
+// SwitchRepository answers from the rung that the ladder picks for a key. It is the one place where a write names the
+// cache entries it touches, so that no rung can forget to.
+type SwitchRepository struct {
+	ladder *rollout.Ladder[Repository]
+}
+
+var _ Repository = (*SwitchRepository)(nil)
+
+// NewSwitchRepository returns a SwitchRepository over these rungs.
+func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
+	return &SwitchRepository{ladder: l}
+}
+
+// cacheKey is a user's entity key.
+func cacheKey(id uuid.UUID) string { return cacheKind + ":" + id.String() }
+
+// ByID implements Reader.
+func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
+	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Repository) (User, error) {
+		return rung.ByID(ctx, id)
+	})
+}
+
+// ByEmail implements Reader.
+func (r *SwitchRepository) ByEmail(ctx context.Context, email string) (User, error) {
+	return rollout.Read(ctx, r.ladder, "ByEmail", email, func(ctx context.Context, rung Repository) (User, error) {
+		return rung.ByEmail(ctx, email)
+	})
+}
+
+// List implements Reader.
+func (r *SwitchRepository) List(ctx context.Context, f Filter) ([]User, error) {
+	return rollout.Read(ctx, r.ladder, "List", f.Email+f.Query, func(ctx context.Context, rung Repository) ([]User, error) {
+		return rung.List(ctx, f)
+	})
+}
+
+// Credential implements Reader.
+func (r *SwitchRepository) Credential(ctx context.Context, id uuid.UUID) (string, error) {
+	return rollout.Read(ctx, r.ladder, "Credential", id.String(), func(ctx context.Context, rung Repository) (string, error) {
+		return rung.Credential(ctx, id)
+	})
+}
+
+// Create implements Repository.
+func (r *SwitchRepository) Create(ctx context.Context, u User) (User, error) {
+	return write(ctx, r, "Create", u.ID, func(ctx context.Context, rung Repository) (User, error) {
+		return rung.Create(ctx, u)
+	})
+}
+
+// Import implements Repository. The users are new, under ids that nobody can have asked for: no entry is touched.
+func (r *SwitchRepository) Import(ctx context.Context, batch []ImportUser) ([]Imported, error) {
+	return rollout.Write(ctx, r.ladder, "Import", "import", nil, func(ctx context.Context, rung Repository) ([]Imported, error) {
+		return rung.Import(ctx, batch)
+	})
+}
+
+// Update implements Repository.
+func (r *SwitchRepository) Update(ctx context.Context, id uuid.UUID, mutate func(*User) error) (User, error) {
+	return write(ctx, r, "Update", id, func(ctx context.Context, rung Repository) (User, error) {
+		return rung.Update(ctx, id, mutate)
+	})
+}
+
+// SignedIn implements Repository.
+func (r *SwitchRepository) SignedIn(ctx context.Context, id uuid.UUID) (User, error) {
+	return write(ctx, r, "SignedIn", id, func(ctx context.Context, rung Repository) (User, error) {
+		return rung.SignedIn(ctx, id)
+	})
+}
+
+// Delete implements Repository.
+func (r *SwitchRepository) Delete(ctx context.Context, id uuid.UUID) error {
+	_, err := write(ctx, r, "Delete", id, func(ctx context.Context, rung Repository) (none, error) {
+		return none{}, rung.Delete(ctx, id)
+	})
+	return err
+}
+
+// SetCredential implements Repository.
+func (r *SwitchRepository) SetCredential(ctx context.Context, id uuid.UUID, hash string) error {
+	_, err := uncached(ctx, r, "SetCredential", id.String(), func(ctx context.Context, rung Repository) (none, error) {
+		return none{}, rung.SetCredential(ctx, id, hash)
+	})
+	return err
+}
+
+// SwapCredential implements Repository.
+func (r *SwitchRepository) SwapCredential(ctx context.Context, id uuid.UUID, old, hash string) (bool, error) {
+	return uncached(ctx, r, "SwapCredential", id.String(), func(ctx context.Context, rung Repository) (bool, error) {
+		return rung.SwapCredential(ctx, id, old, hash)
+	})
+}
+
+// CreateToken implements Repository.
+func (r *SwitchRepository) CreateToken(ctx context.Context, t Token) (time.Time, error) {
+	return uncached(ctx, r, "CreateToken", t.UserID.String(), func(ctx context.Context, rung Repository) (time.Time, error) {
+		return rung.CreateToken(ctx, t)
+	})
+}
+
+// TakeToken implements Repository.
+func (r *SwitchRepository) TakeToken(ctx context.Context, purpose Purpose, hash []byte) (Token, error) {
+	return uncached(ctx, r, "TakeToken", string(hash), func(ctx context.Context, rung Repository) (Token, error) {
+		return rung.TakeToken(ctx, purpose, hash)
+	})
+}
+
+// DeleteTokens implements Repository.
+func (r *SwitchRepository) DeleteTokens(ctx context.Context, id uuid.UUID) error {
+	_, err := uncached(ctx, r, "DeleteTokens", id.String(), func(ctx context.Context, rung Repository) (none, error) {
+		return none{}, rung.DeleteTokens(ctx, id)
+	})
+	return err
+}
+
+// DeleteExpiredTokens implements Repository.
+func (r *SwitchRepository) DeleteExpiredTokens(ctx context.Context) (int64, error) {
+	return uncached(ctx, r, "DeleteExpiredTokens", "", func(ctx context.Context, rung Repository) (int64, error) {
+		return rung.DeleteExpiredTokens(ctx)
+	})
+}
+
+type none struct{}
+
+// write runs a write that changes the user's cached entry.
+func write[T any](ctx context.Context, r *SwitchRepository, method string, id uuid.UUID, do func(context.Context, Repository) (T, error)) (T, error) {
+	return rollout.Write(ctx, r.ladder, method, id.String(), []string{cacheKey(id)}, do)
+}
+
+// uncached runs a write on what is never cached: credentials and tokens.
+func uncached[T any](ctx context.Context, r *SwitchRepository, method, key string, do func(context.Context, Repository) (T, error)) (T, error) {
+	return rollout.Write(ctx, r.ladder, method, key, nil, do)
+}
