@@ -31,7 +31,8 @@ type harness struct {
 	setup
 	t         *testing.T
 	server    *dbtest.RedisServer
-	direct    *redis.Client // to the server, past the proxies
+	nodes     []*dbtest.RedisServer // of a cluster
+	direct    *redis.Client         // to the server, past the proxies
 	proxies   []*proxy
 	instances []*instance
 	keys      [harnessKeys]history
@@ -93,21 +94,39 @@ func (h *history) age(n int64) time.Duration {
 	return 0
 }
 
-func newHarness(t *testing.T, direct bool) *harness {
+// newHarness starts instances that reach one Redis through a proxy each, or what else the deployment is.
+func newHarness(t *testing.T, deployment string, direct bool) *harness {
 	t.Helper()
-	h := &harness{t: t, server: dbtest.Redis(t, "--maxmemory-policy", "allkeys-lru", "--save", "")}
-	h.setup = newSetup(t, h.server.URL)
+	h := &harness{t: t}
+	urls := make([]string, harnessInstances)
+	switch deployment {
+	case "process":
+		urls = urls[:1] // two would go without
+	case "cluster":
+		h.nodes = dbtest.RedisCluster(t)
+		for n := range urls {
+			urls[n] = clusterURL(h.nodes)
+		}
+	default:
+		h.server = dbtest.Redis(t, "--maxmemory-policy", "allkeys-lru")
+		h.direct = redis.NewClient(&redis.Options{Addr: h.server.Addr, MaxRetries: -1})
+		t.Cleanup(func() { _ = h.direct.Close() })
+		for n := range urls {
+			h.proxies = append(h.proxies, newProxy(t, h.server.Addr))
+			urls[n] = h.proxies[n].url()
+		}
+	}
+	h.setup = newSetup(t, "")
 	h.options.Direct = direct
 	for k := range harnessKeys {
 		h.exec(t, `INSERT INTO things (id) VALUES ($1)`, strconv.Itoa(k))
 	}
-	h.direct = redis.NewClient(&redis.Options{Addr: h.server.Addr, MaxRetries: -1})
-	t.Cleanup(func() { _ = h.direct.Close() })
-	for range harnessInstances {
-		p := newProxy(t, h.server.Addr)
-		h.proxies = append(h.proxies, p)
+	for _, url := range urls {
 		one := h.setup
-		one.config.RedisURL = p.url()
+		one.config.RedisURL = url
+		if deployment == "redis" {
+			one.config.Entries = 0
+		}
 		h.instances = append(h.instances, one.start(t))
 	}
 	h.instances[0].warm(t, "0")
@@ -238,20 +257,26 @@ func pauses() func(string) {
 
 // A fault is what goes wrong while the harness runs for d.
 type fault struct {
-	name   string
-	happen func(h *harness, d time.Duration, rng *rand.Rand)
+	name       string
+	deployment string // in process and Redis unless it says otherwise
+	happen     func(h *harness, d time.Duration, rng *rand.Rand)
 }
 
+func nothing(_ *harness, d time.Duration, _ *rand.Rand) { time.Sleep(d) }
+
 var protocolFaults = []fault{
-	{"none", func(_ *harness, d time.Duration, _ *rand.Rand) { time.Sleep(d) }},
-	{"redis restarted empty", func(h *harness, d time.Duration, _ *rand.Rand) {
+	{"none", "", nothing},
+	{"none, in process only", "process", nothing},
+	{"none, redis only", "redis", nothing},
+	{"none, cluster", "cluster", nothing},
+	{"redis restarted empty", "", func(h *harness, d time.Duration, _ *rand.Rand) {
 		time.Sleep(d / 3)
 		h.server.Stop()
 		time.Sleep(d / 6)
 		h.server.Start()
 		time.Sleep(d / 2)
 	}},
-	{"redis restarted at once", func(h *harness, d time.Duration, rng *rand.Rand) {
+	{"redis restarted at once", "", func(h *harness, d time.Duration, rng *rand.Rand) {
 		for end := time.Now().Add(d); time.Now().Before(end); {
 			h.save()
 			time.Sleep(time.Duration(rng.IntN(700)) * time.Millisecond)
@@ -260,19 +285,19 @@ var protocolFaults = []fault{
 			time.Sleep(2 * time.Second)
 		}
 	}},
-	{"redis frozen", func(h *harness, d time.Duration, _ *rand.Rand) {
+	{"redis frozen", "", func(h *harness, d time.Duration, _ *rand.Rand) {
 		time.Sleep(d / 3)
 		h.server.Pause()
 		time.Sleep(d / 3)
 		h.server.Resume()
 		time.Sleep(d / 3)
 	}},
-	{"redis flushed", func(h *harness, d time.Duration, rng *rand.Rand) {
+	{"redis flushed", "", func(h *harness, d time.Duration, rng *rand.Rand) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(rng.IntN(2500)) * time.Millisecond) {
 			h.direct.FlushAll(h.t.Context())
 		}
 	}},
-	{"keys evicted", func(h *harness, d time.Duration, rng *rand.Rand) {
+	{"keys evicted", "", func(h *harness, d time.Duration, rng *rand.Rand) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(rng.IntN(20)) * time.Millisecond) {
 			key := h.direct.RandomKey(h.t.Context()).Val()
 			if rng.IntN(20) > 0 && (len(key) < 5 || key[len(key)-4:] == "meta") {
@@ -281,7 +306,7 @@ var protocolFaults = []fault{
 			h.direct.Del(h.t.Context(), key)
 		}
 	}},
-	{"redis slow for one, cut off another", func(h *harness, d time.Duration, _ *rand.Rand) {
+	{"redis slow for one, cut off another", "", func(h *harness, d time.Duration, _ *rand.Rand) {
 		time.Sleep(d / 4)
 		h.proxies[0].delay.Store(int64(100 * time.Millisecond))
 		h.proxies[1].cut.Store(true)
@@ -290,15 +315,29 @@ var protocolFaults = []fault{
 		h.proxies[1].cut.Store(false)
 		time.Sleep(d / 4)
 	}},
-	{"announcements lost", func(h *harness, d time.Duration, rng *rand.Rand) {
+	{"announcements lost", "", func(h *harness, d time.Duration, rng *rand.Rand) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(rng.IntN(50)) * time.Millisecond) {
 			h.direct.ClientKillByFilter(h.t.Context(), "TYPE", "pubsub")
 		}
 	}},
-	{"the relay leaves", func(h *harness, d time.Duration, _ *rand.Rand) {
+	{"the relay leaves", "", func(h *harness, d time.Duration, _ *rand.Rand) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Second) {
 			h.exec(h.t, `UPDATE cache_relay SET expires_at = now() - interval '1 second'`)
 		}
+	}},
+	{"redis restarted, redis only", "redis", func(h *harness, d time.Duration, _ *rand.Rand) {
+		h.save()
+		time.Sleep(d / 2)
+		h.server.Stop()
+		h.server.Start()
+		time.Sleep(d / 2)
+	}},
+	{"a node of the cluster restarted", "cluster", func(h *harness, d time.Duration, _ *rand.Rand) {
+		time.Sleep(d / 3)
+		h.nodes[1].Stop()
+		time.Sleep(d / 3)
+		h.nodes[1].Start()
+		time.Sleep(d / 3)
 	}},
 }
 
@@ -336,11 +375,14 @@ func TestNoStaleReads(t *testing.T) {
 	from := seed(t)
 	d := duration(t, 1500*time.Millisecond)
 	setFaults(t, faultSwitches{pause: pauses()})
+	turns := make(chan struct{}, 3) // more than that, and the machine is the fault
 	for n, f := range protocolFaults {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
+			turns <- struct{}{}
+			defer func() { <-turns }()
 			rng := rand.New(rand.NewPCG(from, uint64(n))) //nolint:gosec // no secret
-			h := newHarness(t, n%2 == 0)
+			h := newHarness(t, f.deployment, n%2 == 0)
 			h.run(rng, func() { f.happen(h, d, rng) })
 			h.report(f.name)
 			if h.stale.Load() > 0 || h.poisoned.Load() > 0 {
@@ -352,7 +394,7 @@ func TestNoStaleReads(t *testing.T) {
 
 // TestHarnessFindsStaleReads shows that the harness can fail: what everyone writes, a delete after COMMIT, does.
 func TestHarnessFindsStaleReads(t *testing.T) {
-	h := newHarness(t, true)
+	h := newHarness(t, "", true)
 	setFaults(t, faultSwitches{deleteAfterCommit: true})
 	rng := rand.New(rand.NewPCG(seed(t), 0)) //nolint:gosec // no secret
 	h.run(rng, func() { until(t, "a stale read", func() bool { return h.stale.Load() > 0 }) })
