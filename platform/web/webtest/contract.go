@@ -25,12 +25,8 @@ type contract struct {
 	router routers.Router
 }
 
-func newContract(api *web.API) (*contract, error) {
-	data, err := api.OpenAPI()
-	if err != nil {
-		return nil, err
-	}
-	doc, err := openapi3.NewLoader().LoadFromData(data)
+func newContract(document []byte) (*contract, error) {
+	doc, err := openapi3.NewLoader().LoadFromData(document)
 	if err != nil {
 		return nil, err
 	}

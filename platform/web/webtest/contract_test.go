@@ -25,7 +25,11 @@ func TestContractNoticesDeviations(t *testing.T) {
 		ID: "export", Method: "GET", Path: "/lines", Streams: true, Auth: web.Auth{Public: true},
 		Answers: []string{web.NDJSON}, Record: recordOutput{}.Body,
 	}, func(context.Context, *struct{}) (*web.Stream, error) { return nil, nil })
-	c, err := newContract(s.API())
+	document, err := s.API().OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := newContract(document)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -60,13 +61,44 @@ type Client struct {
 // New serves s until the test ends, and returns a client without a credential. All operations must be registered.
 func New(t testing.TB, s *web.Server) *Client {
 	t.Helper()
-	contract, err := newContract(s.API())
+	document, err := s.API().OpenAPI()
 	if err != nil {
-		t.Fatalf("the OpenAPI document is not valid: %v", err)
+		t.Fatal(err)
 	}
 	srv := httptest.NewServer(s.Handler())
 	t.Cleanup(srv.Close)
-	return &Client{t: t, url: srv.URL, http: srv.Client(), contract: contract}
+	return newClient(t, srv.URL, srv.Client(), document)
+}
+
+// Dial returns a client without a credential of a server that runs elsewhere, whose OpenAPI document it reads first.
+func Dial(t testing.TB, url string) *Client {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: 16}
+	t.Cleanup(transport.CloseIdleConnections)
+	connection := &http.Client{Transport: transport, Timeout: time.Minute}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/openapi.json", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := connection.Do(req)
+	if err != nil {
+		t.Fatalf("read the OpenAPI document: %v", err)
+	}
+	defer res.Body.Close()
+	document, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("read the OpenAPI document: %v", err)
+	}
+	return newClient(t, url, connection, document)
+}
+
+func newClient(t testing.TB, url string, connection *http.Client, document []byte) *Client {
+	t.Helper()
+	contract, err := newContract(document)
+	if err != nil {
+		t.Fatalf("the OpenAPI document is not valid: %v", err)
+	}
+	return &Client{t: t, url: url, http: connection, contract: contract}
 }
 
 // As returns a client that sends credential: an API key or a session token.
