@@ -325,6 +325,12 @@ var protocolFaults = []fault{
 			h.exec(h.t, `UPDATE cache_relay SET expires_at = now() - interval '1 second'`)
 		}
 	}},
+	{"the relay's connection killed", "", func(h *harness, d time.Duration, rng *rand.Rand) {
+		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond) {
+			h.exec(h.t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%cache_relay%'`)
+		}
+	}},
 	{"redis restarted, redis only", "redis", func(h *harness, d time.Duration, _ *rand.Rand) {
 		h.save()
 		time.Sleep(d / 2)

@@ -75,8 +75,7 @@ func (r *relay) run(ctx context.Context) error {
 	for {
 		more, err := r.step(ctx)
 		if err != nil && ctx.Err() == nil {
-			r.c.metrics.relayFailures.Inc()
-			r.disconnect()
+			r.stumble(err)
 		}
 		if more && err == nil && ctx.Err() == nil {
 			continue
@@ -87,6 +86,16 @@ func (r *relay) run(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// stumble forgets what this instance believes of PostgreSQL's side: a statement that failed may have been executed, or
+// may still be. Standing again takes a new fence, which ends that, and reads what holds.
+func (r *relay) stumble(err error) {
+	r.c.metrics.relayFailures.Inc()
+	r.c.log.Warn("cache: the relay stumbled", "error", err)
+	r.disconnect()
+	r.fence, r.nextStand = 0, time.Time{}
+	r.c.metrics.leading.Set(0)
 }
 
 // step does what is due, and reports whether the outbox holds more than one batch. Any failure of PostgreSQL ends it;
@@ -121,12 +130,12 @@ func due(next *time.Time, every time.Duration, f func() error) error {
 	return f()
 }
 
-// stand takes the leadership if it is free, and with it what the group's epochs were. Groups that this instance does not
+// stand takes the leadership if it is free or its own, and with it what the groups' epochs were. Groups that this instance does not
 // have belong to a deployment of another kind; they are retired, so that it cannot resume them.
 func (r *relay) stand(ctx context.Context) error {
 	err := r.conn.QueryRowContext(ctx, `UPDATE cache_relay
 		SET fence = fence + 1, holder = $1, expires_at = now() + $2 * interval '1 second'
-		WHERE expires_at < now() RETURNING fence`, r.c.id, leadFor.Seconds()).Scan(&r.fence)
+		WHERE expires_at < now() OR holder = $1 RETURNING fence`, r.c.id, leadFor.Seconds()).Scan(&r.fence)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	}
