@@ -93,7 +93,7 @@ func wiresModules(file string, targets []string) string {
 }
 
 func TestImports(t *testing.T) {
-	files := goFiles(t)
+	files := filesWith(t, ".go")
 	if len(files) < 20 {
 		t.Fatalf("only %d Go files were found: the walk is broken", len(files))
 	}
@@ -106,7 +106,7 @@ func TestImports(t *testing.T) {
 
 func TestEveryModuleHasTheSameFiles(t *testing.T) {
 	modules := map[string][]string{}
-	for _, file := range goFiles(t) {
+	for _, file := range filesWith(t, ".go") {
 		if module := moduleOf(file); module != "" && path.Dir(file) == "modules/"+module {
 			modules[module] = append(modules[module], path.Base(file))
 		}
@@ -220,8 +220,8 @@ func unlike(modules map[string][]string) []string {
 	return found
 }
 
-// goFiles returns the paths of all Go files from the root.
-func goFiles(t *testing.T) []string {
+// filesWith returns the paths from the root of all files with this extension.
+func filesWith(t *testing.T, extension string) []string {
 	t.Helper()
 	var files []string
 	err := fs.WalkDir(os.DirFS(root), ".", func(name string, entry fs.DirEntry, err error) error {
@@ -231,7 +231,7 @@ func goFiles(t *testing.T) []string {
 		if base := entry.Name(); entry.IsDir() && name != "." && (base[0] == '.' || base == "testdata") {
 			return fs.SkipDir
 		}
-		if !entry.IsDir() && path.Ext(name) == ".go" {
+		if !entry.IsDir() && path.Ext(name) == extension {
 			files = append(files, name)
 		}
 		return nil
