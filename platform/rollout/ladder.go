@@ -4,33 +4,9 @@ package rollout
 
 import (
 	"context"
-	"fmt"
-	"slices"
 
 	"github.com/strata-accounts/strata/platform/db"
 )
-
-// Stage is how far a module has climbed.
-type Stage string
-
-// The stages, in order. Only adjacent ones are reached from each other.
-const (
-	Direct     Stage = "direct"
-	Shadow     Stage = "shadow"
-	Repository Stage = "repository"
-	Cached     Stage = "cached"
-)
-
-// Stages lists the stages in order.
-var Stages = []Stage{Direct, Shadow, Repository, Cached}
-
-// ParseStage reads a stage's name.
-func ParseStage(s string) (Stage, error) {
-	if i := slices.Index(Stages, Stage(s)); i >= 0 {
-		return Stages[i], nil
-	}
-	return "", fmt.Errorf("must be one of %v", Stages)
-}
 
 // Toucher hears of the cache keys that a transaction is about to change (platform/cache).
 type Toucher interface {
@@ -40,6 +16,7 @@ type Toucher interface {
 // Ladder holds the rungs of one module, each a whole implementation R of its Repository.
 type Ladder[R any] struct {
 	DB         *db.DB
+	Module     *Module // decides; nil where Stage does, for every key
 	Stage      Stage
 	Direct     R
 	Repository R
@@ -47,21 +24,41 @@ type Ladder[R any] struct {
 	Cache      Toucher
 }
 
-// rung returns the implementation that answers for key.
-func (l *Ladder[R]) rung(_ string) R {
-	switch l.Stage {
-	case Repository:
+// decide picks the path for a key.
+func (l *Ladder[R]) decide(key string) decision {
+	if l.Module != nil {
+		return l.Module.decide(key)
+	}
+	outside, inside := l.Stage.paths()
+	if l.Stage == Shadow {
+		return decision{path: outside}
+	}
+	return decision{path: inside}
+}
+
+// rung returns the implementation that is the path.
+func (l *Ladder[R]) rung(p path) R {
+	switch p {
+	case repository:
 		return l.Repository
-	case Cached:
+	case cached:
 		return l.Cached
 	default:
 		return l.Direct
 	}
 }
 
-// Read answers from the rung that key is on. Method names the read in reports.
-func Read[R, T any](ctx context.Context, l *Ladder[R], method, key string, read func(context.Context, R) (T, error)) (T, error) {
-	return read(ctx, l.rung(key))
+// Read answers from the rung that key is on. Method names the read in reports. Reader is the part of R without writes,
+// which every rung must implement: what is read once more to be compared cannot change anything.
+func Read[R, Reader, T any](
+	ctx context.Context, l *Ladder[R], method, key string, read func(context.Context, Reader) (T, error),
+) (T, error) {
+	return read(ctx, reader[Reader](l.rung(l.decide(key).path)))
+}
+
+// reader narrows a rung to its reads.
+func reader[Reader, R any](rung R) Reader {
+	return any(rung).(Reader) //nolint:errcheck,forcetypeassert // a rung that does not read is a mistake of wiring
 }
 
 // Write runs write exactly once, on the rung that key is on, in a transaction in which the cache has been told which
@@ -75,7 +72,7 @@ func Write[R, T any](ctx context.Context, l *Ladder[R], method, key string, touc
 			}
 		}
 		var err error
-		result, err = write(ctx, l.rung(key))
+		result, err = write(ctx, l.rung(l.decide(key).path))
 		return err
 	})
 	return result, err
