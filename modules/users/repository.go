@@ -45,6 +45,11 @@ type Repository interface {
 	// Errors: ErrNotFound where there is no active user with this id.
 	SignedIn(ctx context.Context, id uuid.UUID) (User, error)
 
+	// Hold keeps the user from being deleted until the transaction that the context carries ends.
+	//
+	// Errors: ErrNotFound.
+	Hold(ctx context.Context, id uuid.UUID) error
+
 	// Delete removes the user's row and all that hangs on it, for good.
 	//
 	// Errors: ErrNotFound.

@@ -199,6 +199,13 @@ func (r *DirectRepository) SignedIn(ctx context.Context, id uuid.UUID) (User, er
 		WHERE id = $1 AND status = $2 RETURNING `+userColumns, id, Active))
 }
 
+// Hold implements Repository.
+func (r *DirectRepository) Hold(ctx context.Context, id uuid.UUID) error {
+	var held uuid.UUID
+	err := r.db.Querier(ctx).QueryRowContext(ctx, `SELECT id FROM users WHERE id = $1 FOR KEY SHARE`, id).Scan(&held)
+	return translate(err)
+}
+
 // Delete implements Repository.
 func (r *DirectRepository) Delete(ctx context.Context, id uuid.UUID) error {
 	return r.exec(ctx, `DELETE FROM users WHERE id = $1`, id)

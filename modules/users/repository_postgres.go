@@ -200,6 +200,13 @@ func (r *PostgresRepository) SignedIn(ctx context.Context, id uuid.UUID) (User, 
 	return toUser(row), touched(res)
 }
 
+// Hold implements Repository.
+func (r *PostgresRepository) Hold(ctx context.Context, id uuid.UUID) error {
+	var row userRow
+	err := r.db.Gorm(ctx).Clauses(clause.Locking{Strength: "KEY SHARE"}).Select("id").Take(&row, "id = ?", id).Error
+	return translate(err)
+}
+
 // Delete implements Repository.
 func (r *PostgresRepository) Delete(ctx context.Context, id uuid.UUID) error {
 	return touched(r.db.Gorm(ctx).Delete(&userRow{ID: id}))

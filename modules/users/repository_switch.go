@@ -81,6 +81,14 @@ func (r *SwitchRepository) SignedIn(ctx context.Context, id uuid.UUID) (User, er
 	})
 }
 
+// Hold implements Repository.
+func (r *SwitchRepository) Hold(ctx context.Context, id uuid.UUID) error {
+	_, err := uncached(ctx, r, "Hold", id.String(), func(ctx context.Context, rung Repository) (none, error) {
+		return none{}, rung.Hold(ctx, id)
+	})
+	return err
+}
+
 // Delete implements Repository.
 func (r *SwitchRepository) Delete(ctx context.Context, id uuid.UUID) error {
 	_, err := write(ctx, r, "Delete", id, func(ctx context.Context, rung Repository) (none, error) {

@@ -97,7 +97,7 @@ func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRep
 
 func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {
 	for name, test := range map[string]func(*testing.T, *db.DB, Repository){
-		"Create": testCreate, "Update": testUpdate, "UpdateConcurrently": testUpdateConcurrently, "Delete": testDelete,
+		"Create": testCreate, "Update": testUpdate, "UpdateConcurrently": testUpdateConcurrently, "Delete": testDelete, "Hold": testHold,
 		"List": testList, "Query": testQuery, "Credential": testCredential, "SignedIn": testSignedIn, "Token": testToken,
 		"Import": testImport, "Transaction": testTransaction,
 	} {
@@ -229,6 +229,27 @@ func testDelete(t *testing.T, d *db.DB, r Repository) {
 		t.Errorf("%d rows are left of the user, %v", left, err)
 	}
 	mustCreate(t, r, "ada@example.com") // the address is free again
+}
+
+func testHold(t *testing.T, d *db.DB, r Repository) {
+	u := mustCreate(t, r, "ada@example.com")
+	deleted := make(chan error, 1)
+	err := d.InTx(t.Context(), func(ctx context.Context) error {
+		if err := r.Hold(ctx, u.ID); err != nil {
+			return err
+		}
+		go func() { deleted <- r.Delete(t.Context(), u.ID) }()
+		select {
+		case err := <-deleted:
+			return fmt.Errorf("a held user was deleted: %w", err)
+		case <-time.After(100 * time.Millisecond):
+		}
+		_, err := r.ByID(ctx, u.ID)
+		return err
+	})
+	wantError(t, "Hold", err, nil)
+	wantError(t, "Delete after the transaction", <-deleted, nil)
+	wantError(t, "Hold of nobody", r.Hold(t.Context(), u.ID), ErrNotFound)
 }
 
 func emails(users []User) string {

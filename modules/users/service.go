@@ -42,6 +42,11 @@ func (s *Service) ByID(ctx context.Context, id uuid.UUID) (User, error) {
 	return s.repo.ByID(ctx, id)
 }
 
+// Hold keeps a user from being erased until the transaction that the context carries ends. Errors: ErrNotFound.
+func (s *Service) Hold(ctx context.Context, id uuid.UUID) error {
+	return s.repo.Hold(ctx, id)
+}
+
 // List returns a page of at most f.Limit users, newest first.
 func (s *Service) List(ctx context.Context, f Filter) ([]User, error) {
 	return s.repo.List(ctx, f)

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
@@ -40,7 +41,7 @@ import (
 const (
 	freshFor  = 900 * time.Millisecond // the marker's life: a foreign write is visible after that at most
 	leaseFor  = 250 * time.Millisecond // an in-process lease at most
-	syncEvery = 25 * time.Millisecond  // an instance renews its lease
+	syncEvery = 50 * time.Millisecond  // an instance renews its lease
 	pollEvery = 40 * time.Millisecond  // the relay drains the outbox
 )
 
@@ -59,6 +60,8 @@ type Config struct {
 	TTL         time.Duration // of a value, at most 60 s: what a disabled trigger can cost
 	NegativeTTL time.Duration // of the knowledge that something does not exist
 	CheckEvery  time.Duration // a hit is compared with PostgreSQL this often; 0 never
+
+	Bypass func(ctx context.Context) bool // reads for which it says yes go to PostgreSQL, as with WithBypass; nil: none
 }
 
 // Defaults returns the configuration that a deployment without any runs with.
@@ -150,6 +153,15 @@ func Open(ctx context.Context, cfg Config, d *db.DB, log *slog.Logger, reg prome
 	return c, nil
 }
 
+// Redis returns the client of requests for uses outside of the cache, such as rate limits; nil without Redis. It is
+// closed with the cache.
+func (c *Cache) Redis() redis.UniversalClient {
+	if c.shared == nil {
+		return nil
+	}
+	return c.shared.client
+}
+
 // Run keeps the protocol going until ctx ends. Without it every read goes to PostgreSQL.
 func (c *Cache) Run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
@@ -196,6 +208,11 @@ type bypassKey struct{}
 // WithBypass returns a context whose reads go to PostgreSQL.
 func WithBypass(ctx context.Context) context.Context {
 	return context.WithValue(ctx, bypassKey{}, true)
+}
+
+// bypassed reports whether a read with ctx was asked to go to PostgreSQL.
+func (c *Cache) bypassed(ctx context.Context) bool {
+	return ctx.Value(bypassKey{}) != nil || c.cfg.Bypass != nil && c.cfg.Bypass(ctx)
 }
 
 func (c *Cache) group(n name) *group {

@@ -54,7 +54,7 @@ func (e *Entity[T]) Key(id string) string { return e.kind + ":" + id }
 //
 // Errors: load's, Options.NotFound also from memory; ctx's own when it ends first. Never one of Redis'.
 func (e *Entity[T]) Get(ctx context.Context, id string, load func(ctx context.Context) (T, error)) (T, error) {
-	if ctx.Value(bypassKey{}) != nil {
+	if e.c.bypassed(ctx) {
 		e.stats.bypassAsked.Inc()
 		return load(ctx)
 	}
@@ -117,7 +117,7 @@ func (e *Entity[T]) join(ctx context.Context, n name, load func(ctx context.Cont
 func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64, load func(ctx context.Context) (T, error)) (T, error) {
 	r := &read{c: e.c, name: n, shape: e.shape, stats: e.stats}
 	if e.opts.Direct {
-		if value, err, ok := e.lookup(ctx, r, gen); ok {
+		if value, ok, err := e.lookup(ctx, r, gen); ok {
 			return value, err
 		}
 	} else if e.c.shared != nil {
@@ -146,22 +146,22 @@ func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64, load func(ctx
 }
 
 // lookup reads Redis for an entity that is stored there in T's JSON form.
-func (e *Entity[T]) lookup(ctx context.Context, r *read, gen uint64) (value T, err error, ok bool) {
+func (e *Entity[T]) lookup(ctx context.Context, r *read, gen uint64) (value T, ok bool, err error) {
 	body, missing, ok := r.lookup(ctx)
 	if !ok {
-		return value, nil, false
+		return value, false, nil
 	}
 	if missing {
 		e.keep(r.name, gen, value, true, r.born)
-		return value, e.opts.NotFound, true
+		return value, true, e.opts.NotFound
 	}
 	if json.Unmarshal([]byte(body), &value) != nil {
 		var none T
 		r.hit = false
-		return none, nil, false
+		return none, false, nil //nolint:nilerr // a miss
 	}
 	e.keep(r.name, gen, value, false, r.born)
-	return value, nil, true
+	return value, true, nil
 }
 
 // keep puts a value into the in-process tier, where it lives no longer than if it had been there since it was born.

@@ -37,7 +37,7 @@ func (g *group) wake() {
 func (c *Cache) follow(ctx context.Context, g *group) error {
 	every, longest := syncEvery, leaseFor
 	if c.cfg.Entries == 0 {
-		every, longest = 4*syncEvery, 0
+		every, longest = 2*syncEvery, 0
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()

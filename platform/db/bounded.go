@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/errs"
 )
@@ -24,6 +25,26 @@ type bounded struct {
 
 func newBounded(pool *sql.DB, cfg Config) *bounded {
 	return &bounded{DB: pool, permits: make(chan struct{}, cfg.MaxOpen), wait: cfg.AcquireTimeout}
+}
+
+// Exhausted reports with errs.ErrBusy that every connection is in use right now.
+func (d *DB) Exhausted(context.Context) error {
+	if len(d.pool.permits) == cap(d.pool.permits) {
+		return errs.ErrBusy
+	}
+	return nil
+}
+
+// Collectors are the metrics that sql.DBStats lacks: it never sees a call wait, because the permits are taken first.
+func (d *DB) Collectors() []prometheus.Collector {
+	counter := func(name, help string, n *atomic.Int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Namespace: "strata", Subsystem: "pool", Name: name, Help: help},
+			func() float64 { return float64(n.Load()) })
+	}
+	return []prometheus.Collector{
+		counter("waits_total", "Calls that found no connection free.", &d.pool.waited),
+		counter("refusals_total", "Calls that gave up waiting for a connection.", &d.pool.refused),
+	}
 }
 
 // ExecContext implements Querier.

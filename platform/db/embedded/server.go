@@ -42,12 +42,19 @@ func serverSettings(socketDir string, extra map[string]string) map[string]string
 	return settings
 }
 
-func (s *Server) url(name string) string {
+func (s *Server) url(name string) string { return urlOf(s.socket.path, name) }
+
+// RunningURL returns the address of the server that another process runs on this state directory, if one does.
+func RunningURL(stateDir string) string {
+	return urlOf(filepath.Join(stateDir, socketLink), database)
+}
+
+func urlOf(socketDir, name string) string {
 	u := url.URL{
 		Scheme:   "postgres",
 		User:     url.User(role),
 		Path:     "/" + name,
-		RawQuery: url.Values{"host": {s.socket.path}}.Encode(),
+		RawQuery: url.Values{"host": {socketDir}}.Encode(),
 	}
 	return u.String()
 }

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/strata-accounts/strata/modules/auditlog"
+	"github.com/strata-accounts/strata/modules/preferences"
+	"github.com/strata-accounts/strata/modules/sessions"
+	"github.com/strata-accounts/strata/modules/users"
+	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/db"
+	"github.com/strata-accounts/strata/platform/ids"
+	"github.com/strata-accounts/strata/platform/rollout"
+	"github.com/strata-accounts/strata/platform/web"
+)
+
+// This file is the only one that names two modules: what one needs of another passes through an adapter here.
+
+// migrations lists all tables, in the order in which they are made: the modules' triggers call the cache's function.
+func migrations() []db.Migration {
+	return []db.Migration{
+		cache.Migrations(), web.Migrations(),
+		auditlog.Migrations(), users.Migrations(), sessions.Migrations(), preferences.Migrations(),
+	}
+}
+
+// modules are the four, ready to serve.
+type modules struct {
+	users       *users.Module
+	sessions    *sessions.Module
+	auditlog    *auditlog.Module
+	preferences *preferences.Module
+}
+
+// platform is what the modules stand on.
+type platform struct {
+	db      *db.DB
+	cache   *cache.Cache
+	keys    *auditlog.Keys
+	log     *slog.Logger
+	metrics prometheus.Registerer
+}
+
+func newModules(cfg *config, p platform) *modules {
+	m := &modules{}
+	m.auditlog = auditlog.New(auditlog.Deps{
+		DB: p.db, Keys: p.keys, Log: p.log, Metrics: p.metrics, Config: cfg.Auditlog,
+		Repository: auditlog.NewSwitchRepository(ladder[auditlog.Repository](p, cfg.Stages["auditlog"], auditlog.NewDirectRepository(p.db),
+			auditlog.NewPostgresRepository(p.db), auditlog.NewCacheRepository(auditlog.NewPostgresRepository(p.db), p.cache))),
+	})
+	audit := auditor{m.auditlog.Service}
+	m.users = users.New(users.Deps{
+		DB: p.db, Auditor: audit, Sessions: sessionEnder{m}, Erasers: []users.Eraser{eraser{m}}, Log: p.log, Config: cfg.Users,
+		Repository: users.NewSwitchRepository(ladder[users.Repository](p, cfg.Stages["users"], users.NewDirectRepository(p.db),
+			users.NewPostgresRepository(p.db), users.NewCacheRepository(users.NewPostgresRepository(p.db), p.cache))),
+	})
+	m.sessions = sessions.New(sessions.Deps{
+		DB: p.db, Auditor: audit, Users: accounts{p.db, m.users.Service}, Log: p.log, Config: cfg.Sessions,
+		Repository: sessions.NewSwitchRepository(ladder[sessions.Repository](p, cfg.Stages["sessions"], sessions.NewDirectRepository(p.db),
+			sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache))),
+	})
+	m.preferences = preferences.New(preferences.Deps{
+		DB: p.db, Auditor: audit, Users: holders{m.users.Service},
+		Repository: preferences.NewSwitchRepository(ladder[preferences.Repository](p, cfg.Stages["preferences"], preferences.NewDirectRepository(p.db),
+			preferences.NewPostgresRepository(p.db), preferences.NewCacheRepository(preferences.NewPostgresRepository(p.db), p.cache))),
+	})
+	return m
+}
+
+func ladder[R any](p platform, stage rollout.Stage, direct, repository, cached R) *rollout.Ladder[R] {
+	return &rollout.Ladder[R]{DB: p.db, Stage: stage, Direct: direct, Repository: repository, Cached: cached, Cache: p.cache}
+}
+
+func (m *modules) routes(api *web.API) {
+	m.users.Routes(api)
+	m.sessions.Routes(api)
+	m.auditlog.Routes(api)
+	m.preferences.Routes(api)
+}
+
+// auditor records for the other modules, and adds who did it and from where.
+type auditor struct{ log *auditlog.Service }
+
+var (
+	_ users.Auditor       = auditor{}
+	_ sessions.Auditor    = auditor{}
+	_ preferences.Auditor = auditor{}
+)
+
+func (a auditor) Record(ctx context.Context, action, targetType string, targetIDs []string, metadata map[string]any) error {
+	actor := auditlog.Ref{Type: auditlog.System, ID: "strata"}
+	request := web.RequestFrom(ctx)
+	if request.ID != "" {
+		caller := web.CallerFrom(ctx)
+		actor = auditlog.Ref{Type: caller.Kind.String(), ID: caller.ID}
+	}
+	if metadata == nil {
+		metadata = map[string]any{}
+	}
+	data, err := json.Marshal(metadata)
+	if err != nil {
+		return err
+	}
+	events := make([]auditlog.Event, len(targetIDs))
+	for i, id := range targetIDs {
+		events[i] = auditlog.Event{
+			Action: action, Actor: actor, Target: auditlog.Ref{Type: targetType, ID: id},
+			IP: request.IP, UserAgent: request.UserAgent, RequestID: request.ID, Metadata: data,
+		}
+	}
+	_, err = a.log.Record(ctx, events...)
+	return err
+}
+
+// sessionEnder ends sessions for users. It reaches them through m, since users are there before sessions.
+type sessionEnder struct{ m *modules }
+
+var _ users.SessionEnder = sessionEnder{}
+
+func (s sessionEnder) EndAll(ctx context.Context, userID, except uuid.UUID) error {
+	return s.m.sessions.Service.EndAll(ctx, userID, except)
+}
+
+// eraser removes what the other modules keep about a user.
+type eraser struct{ m *modules }
+
+var _ users.Eraser = eraser{}
+
+func (e eraser) Erase(ctx context.Context, userID uuid.UUID) error {
+	return errors.Join(
+		e.m.sessions.Service.Erase(ctx, userID),
+		e.m.preferences.Service.Erase(ctx, userID),
+		e.m.auditlog.Service.Erase(ctx, ids.Format(users.IDPrefix, userID)),
+	)
+}
+
+// accounts are the users as sessions need them.
+type accounts struct {
+	db    *db.DB
+	users *users.Service
+}
+
+var _ sessions.Users = accounts{}
+
+func (a accounts) SignIn(ctx context.Context, email, password string, open func(ctx context.Context, userID uuid.UUID) error) (json.RawMessage, error) {
+	verified, err := a.users.Authenticate(ctx, email, password)
+	if err != nil {
+		return nil, err
+	}
+	var u users.User
+	err = a.db.InTx(ctx, func(ctx context.Context) error {
+		if u, err = a.users.SignedIn(ctx, verified); err != nil {
+			return err
+		}
+		return open(ctx, u.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return users.Render(u)
+}
+
+func (a accounts) Active(ctx context.Context, userID uuid.UUID) (json.RawMessage, bool, error) {
+	u, err := a.users.ByID(ctx, userID)
+	if errors.Is(err, users.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil || u.Status != users.Active {
+		return nil, false, err
+	}
+	view, err := users.Render(u)
+	return view, err == nil, err
+}
+
+// holders are the users as preferences need them.
+type holders struct{ users *users.Service }
+
+var _ preferences.Users = holders{}
+
+func (h holders) Exists(ctx context.Context, userID uuid.UUID) error {
+	_, err := h.users.ByID(ctx, userID)
+	return err
+}
+
+func (h holders) LockExisting(ctx context.Context, userID uuid.UUID) error {
+	return h.users.Hold(ctx, userID)
+}
+
+// newLimiter counts in Redis where there is one, so that instances share their counts, and in memory while it fails.
+func newLimiter(client redis.UniversalClient, log *slog.Logger) web.Limiter {
+	local := web.NewMemoryLimiter(100_000)
+	if client == nil {
+		return local
+	}
+	return web.NewFailoverLimiter(web.NewRedisLimiter(client), local, log)
+}
