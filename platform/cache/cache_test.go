@@ -182,6 +182,7 @@ func clusterURL(nodes []*dbtest.RedisServer) string {
 
 // deployments runs a test on every kind of deployment.
 func deployments(t *testing.T, test func(t *testing.T, s setup)) {
+	t.Helper()
 	t.Run("process", func(t *testing.T) { t.Parallel(); test(t, newSetup(t, "")) })
 	t.Run("redis", func(t *testing.T) {
 		t.Parallel()
@@ -208,7 +209,7 @@ func wantN(t testing.TB, i *instance, id string, want int64) {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	deployments(t, func(t *testing.T, s setup) {
+	deployments(t, func(t *testing.T, s setup) { //nolint:thelper // the test itself
 		i := s.start(t)
 		s.exec(t, `INSERT INTO things (id, n) VALUES ('a', 1), ('b', 10)`)
 		i.warm(t, "a")

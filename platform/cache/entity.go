@@ -69,16 +69,16 @@ func (e *Entity[T]) Get(ctx context.Context, id string, load func(ctx context.Co
 	}
 	if found, ok := e.c.local.get(n, now.mono); ok {
 		e.stats.hitProcess.Inc()
-		return e.serve(found, id, load)
+		return e.serve(ctx, found, id, load)
 	}
 	return e.join(ctx, n, load)
 }
 
 // serve returns an in-process entry, and has it checked now and then.
-func (e *Entity[T]) serve(found entry, id string, load func(ctx context.Context) (T, error)) (T, error) {
-	var value T
-	if !found.missing {
-		value = found.value.(T)
+func (e *Entity[T]) serve(ctx context.Context, found entry, id string, load func(ctx context.Context) (T, error)) (T, error) {
+	value, ok := found.value.(T)
+	if !ok && !found.missing {
+		return load(ctx) // declared twice, with another type
 	}
 	if e.c.sampler.wanted.Load() {
 		e.sample(id, value, found.missing, load)

@@ -1,7 +1,7 @@
 package cache
 
 import (
-	"fmt"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -18,7 +18,7 @@ func TestLocalIsBoundedAndForgetsTheLeastRecentlyUsed(t *testing.T) {
 			used := name{"k", "used"}
 			l.put(used, 0, entry{value: 0, size: 100, expires: time.Hour})
 			for i := range 20 * entries {
-				n := name{"k", fmt.Sprint(i)}
+				n := name{"k", strconv.Itoa(i)}
 				if !l.put(n, l.generation(n), entry{value: i, size: 100, expires: time.Hour}) {
 					t.Fatal("refused")
 				}
@@ -34,11 +34,11 @@ func TestLocalIsBoundedAndForgetsTheLeastRecentlyUsed(t *testing.T) {
 }
 
 func TestLocalRefusesWhatWasReadBeforeAnInvalidation(t *testing.T) {
-	for name_, invalidate := range map[string]func(*local, name){
+	for what, invalidate := range map[string]func(*local, name){
 		"one":        func(l *local, n name) { l.invalidate(n) },
 		"everything": func(l *local, _ name) { l.flush() },
 	} {
-		t.Run(name_, func(t *testing.T) {
+		t.Run(what, func(t *testing.T) {
 			l, n, old := newLocal(100, 1<<20), name{"k", "a"}, entry{value: 1, expires: time.Hour}
 			gen := l.generation(n)
 			l.put(n, gen, old)

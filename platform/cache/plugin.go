@@ -40,7 +40,7 @@ func (cacher) Get(ctx context.Context, _ string, q *caches.Query[any]) (*caches.
 	}
 	if q.Unmarshal([]byte(body)) != nil {
 		r.hit = false
-		return nil, nil //nolint:nilnil // as above
+		return nil, nil //nolint:nilerr,nilnil // as above
 	}
 	return q, nil
 }

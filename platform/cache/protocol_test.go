@@ -56,7 +56,9 @@ type commit struct {
 }
 
 func raise(to *atomic.Int64, n int64) {
-	for old := to.Load(); old < n && !to.CompareAndSwap(old, n); old = to.Load() {
+	old := to.Load()
+	for old < n && !to.CompareAndSwap(old, n) {
+		old = to.Load()
 	}
 }
 
@@ -244,13 +246,13 @@ func (h *harness) report(name string) {
 // pauses stalls a step now and then: mostly a little, and rarely for longer than any lease or marker lives.
 func pauses() func(string) {
 	return func(string) {
-		switch n := rand.IntN(4000); { //nolint:gosec // no secret
+		switch n := rand.IntN(4000); {
 		case n == 0:
 			time.Sleep(1500 * time.Millisecond)
 		case n < 4:
 			time.Sleep(400 * time.Millisecond)
 		case n < 400:
-			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) //nolint:gosec // no secret
+			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
 		}
 	}
 }
@@ -352,7 +354,7 @@ func (h *harness) save() { h.direct.Save(h.t.Context()) }
 
 func seed(t *testing.T) uint64 {
 	t.Helper()
-	n := rand.Uint64() //nolint:gosec // no secret
+	n := rand.Uint64()
 	if s := os.Getenv("CACHE_SEED"); s != "" {
 		var err error
 		if n, err = strconv.ParseUint(s, 10, 64); err != nil {
@@ -387,7 +389,7 @@ func TestNoStaleReads(t *testing.T) {
 			t.Parallel()
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			rng := rand.New(rand.NewPCG(from, uint64(n))) //nolint:gosec // no secret
+			rng := rand.New(rand.NewPCG(from, uint64(n)))
 			h := newHarness(t, f.deployment, n%2 == 0)
 			h.run(rng, func() { f.happen(h, d, rng) })
 			h.report(f.name)
@@ -402,7 +404,7 @@ func TestNoStaleReads(t *testing.T) {
 func TestHarnessFindsStaleReads(t *testing.T) {
 	h := newHarness(t, "", true)
 	setFaults(t, faultSwitches{deleteAfterCommit: true})
-	rng := rand.New(rand.NewPCG(seed(t), 0)) //nolint:gosec // no secret
+	rng := rand.New(rand.NewPCG(seed(t), 0))
 	h.run(rng, func() { until(t, "a stale read", func() bool { return h.stale.Load() > 0 }) })
 	h.report("delete after commit")
 }

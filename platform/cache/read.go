@@ -102,7 +102,8 @@ func (r *read) release(ctx context.Context) {
 // encoded.
 func shape(t reflect.Type) string {
 	if known, ok := shapes.Load(t); ok {
-		return known.(string)
+		s, _ := known.(string) // nothing else is stored
+		return s
 	}
 	h := fnv.New32a()
 	writeShape(h, t, 6)

@@ -168,6 +168,15 @@ func (s *shared) eval(ctx context.Context, on redis.UniversalClient, d time.Dura
 	return cmd
 }
 
+// part returns one part of a script's reply; the zero value where the reply is not what the script returns, which nobody
+// takes for an epoch.
+func part[T any](reply []any, i int) (v T) {
+	if i < len(reply) {
+		v, _ = reply[i].(T)
+	}
+	return v
+}
+
 // A claim is what one reader may do with one key in Redis: nothing, or fill it once.
 type claim struct {
 	group int
@@ -261,11 +270,11 @@ func (s *shared) invalidate(ctx context.Context, g int, names []name, expected, 
 	if err != nil {
 		return position{}, false, nil, err
 	}
-	at = position{epoch: reply[0].(string), pos: reply[1].(int64)}
+	at = position{epoch: part[string](reply, 0), pos: part[int64](reply, 1)}
 	for i := 3; i+1 < len(reply); i += 2 {
-		holders = append(holders, holder{reply[i].(string), reply[i+1].(string)})
+		holders = append(holders, holder{part[string](reply, i), part[string](reply, i+1)})
 	}
-	return at, reply[2].(int64) == 1, holders, nil
+	return at, part[int64](reply, 2) == 1, holders, nil
 }
 
 // relay implements target.
@@ -316,10 +325,10 @@ func (s *shared) sync(ctx context.Context, g int, from position, seq uint64, lon
 		return granted{}, err
 	}
 	got := granted{
-		at:    position{epoch: reply[0].(string), pos: reply[2].(int64)},
-		lease: time.Duration(reply[1].(int64)) * time.Millisecond,
+		at:    position{epoch: part[string](reply, 0), pos: part[int64](reply, 2)},
+		lease: time.Duration(part[int64](reply, 1)) * time.Millisecond,
 	}
-	for _, e := range reply[3].([]any) {
+	for _, e := range part[[]any](reply, 3) {
 		entry, err := parseEntry(e)
 		if err != nil {
 			return granted{}, err
@@ -362,7 +371,7 @@ func (s *shared) mark(ctx context.Context, g int, epoch string, t0 int64) (curre
 	if err != nil {
 		return "", 0, err
 	}
-	return reply[0].(string), reply[1].(int64), nil
+	return part[string](reply, 0), part[int64](reply, 1), nil
 }
 
 // begin starts an epoch.

@@ -32,7 +32,7 @@ func (c *Cache) Touch(ctx context.Context, keys ...string) error {
 	}
 	tx := c.db.Querier(ctx)
 	known, again := c.touched.LoadOrStore(tx, &touched{})
-	t := known.(*touched)
+	t, _ := known.(*touched) // nothing else is stored
 	for _, n := range names {
 		if !slices.Contains(t.names, n) {
 			t.names = append(t.names, n)
