@@ -251,7 +251,7 @@ func openRunning(ctx context.Context, cfg *config) *db.DB {
 func openMigrated(ctx context.Context, cfg *config, log *slog.Logger) (*db.DB, error) {
 	d, err := db.Open(ctx, cfg.Database)
 	if err != nil {
-		return nil, fmt.Errorf("database.url (DATABASE_URL): no PostgreSQL answers there: %w", err)
+		return nil, fmt.Errorf("database.url (DATABASE_URL): no PostgreSQL answers there: %s", firstLine(err))
 	}
 	err = db.Migrate(ctx, d, log, migrations()...)
 	if err == nil {

@@ -358,7 +358,7 @@ func (h handlers) setPassword(ctx context.Context, in *setPasswordInput) (*struc
 	}
 	caller := web.CallerFrom(ctx)
 	if caller.Kind == web.Session && in.Body.CurrentPassword == nil {
-		return nil, errs.ErrInvalid.With(errs.Field{Pointer: "/current_password", Code: "required", Message: "is required"})
+		return nil, errs.ErrInvalid.With(errs.Field{Pointer: "/current_password", Code: "required", Message: "Is required."})
 	}
 	return nil, h.service.SetPassword(ctx, id, NewPassword{
 		Password: in.Body.Password, Current: in.Body.CurrentPassword, Keep: caller.SessionID,

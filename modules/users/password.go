@@ -42,16 +42,16 @@ const estimated = 64
 func checkPassword(pointer, password string, words ...string) []errs.Field {
 	switch n := utf8.RuneCountInString(password); {
 	case n < MinPassword:
-		return []errs.Field{{Pointer: pointer, Code: "too_short", Message: "must have at least 8 characters"}}
+		return []errs.Field{{Pointer: pointer, Code: "too_short", Message: "Must have at least 8 characters."}}
 	case n > MaxPassword:
-		return []errs.Field{{Pointer: pointer, Code: "too_long", Message: "must have at most 256 characters"}}
+		return []errs.Field{{Pointer: pointer, Code: "too_long", Message: "Must have at most 256 characters."}}
 	}
 	head := password
 	if len(head) > estimated {
 		head = strings.ToValidUTF8(head[:estimated], "")
 	}
 	if zxcvbn.PasswordStrength(head, words).Guesses < minGuesses {
-		return []errs.Field{{Pointer: pointer, Code: "too_common", Message: "is too easy to guess"}}
+		return []errs.Field{{Pointer: pointer, Code: "too_common", Message: "Is too easy to guess."}}
 	}
 	return nil
 }

@@ -104,7 +104,7 @@ func (p Patch) apply(u *User) error {
 	}
 	if p.Status != nil {
 		if *p.Status != Active && *p.Status != Suspended {
-			return invalid([]errs.Field{{Pointer: "/status", Code: "enum", Message: "must be active or suspended"}})
+			return invalid([]errs.Field{{Pointer: "/status", Code: "enum", Message: "Must be active or suspended."}})
 		}
 		u.Status = *p.Status
 	}
@@ -275,7 +275,7 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, in NewPassword)
 			if same, err := s.repo.SwapCredential(ctx, id, old, hash); err != nil {
 				return err
 			} else if !same { // somebody else changed it since it was verified
-				return ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "is wrong"})
+				return ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "Is wrong."})
 			}
 		}
 		return s.setHash(ctx, id, hash, in.Keep)
@@ -292,7 +292,7 @@ func (s *Service) verifyCurrent(ctx context.Context, id uuid.UUID, password stri
 		return "", err
 	}
 	if !ok {
-		return "", ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "is wrong"})
+		return "", ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "Is wrong."})
 	}
 	return hash, nil
 }

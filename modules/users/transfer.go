@@ -27,7 +27,7 @@ func (s *Service) checkLine(l *ImportLine) error {
 	if l.PasswordHash != "" && !s.hasher.acceptable(l.PasswordHash) {
 		fields = append(fields, errs.Field{
 			Pointer: "/password_hash", Code: "format",
-			Message: "must be an argon2id, bcrypt, scrypt or PBKDF2 hash of bounded cost",
+			Message: "Must be an argon2id, bcrypt, scrypt or PBKDF2 hash of bounded cost.",
 		})
 	}
 	return invalid(fields)

@@ -118,9 +118,9 @@ func validate(email, name string, metadata json.RawMessage) []errs.Field {
 		fields = append(fields, *f)
 	}
 	if utf8.RuneCountInString(name) > MaxName {
-		fields = append(fields, errs.Field{Pointer: "/name", Code: "too_long", Message: "must have at most 200 characters"})
+		fields = append(fields, errs.Field{Pointer: "/name", Code: "too_long", Message: "Must have at most 200 characters."})
 	} else if strings.ContainsFunc(name, unicode.IsControl) {
-		fields = append(fields, errs.Field{Pointer: "/name", Code: "characters", Message: "must not contain control characters"})
+		fields = append(fields, errs.Field{Pointer: "/name", Code: "characters", Message: "Must not contain control characters."})
 	}
 	if f := checkMetadata(metadata); f != nil {
 		fields = append(fields, *f)
@@ -130,24 +130,24 @@ func validate(email, name string, metadata json.RawMessage) []errs.Field {
 
 func checkEmail(email string) *errs.Field {
 	if email == "" {
-		return &errs.Field{Pointer: "/email", Code: "required", Message: "must not be empty"}
+		return &errs.Field{Pointer: "/email", Code: "required", Message: "Must not be empty."}
 	}
 	if utf8.RuneCountInString(email) > MaxEmail {
-		return &errs.Field{Pointer: "/email", Code: "too_long", Message: "must have at most 254 characters"}
+		return &errs.Field{Pointer: "/email", Code: "too_long", Message: "Must have at most 254 characters."}
 	}
 	addr, err := mail.ParseAddress(email)
 	if err != nil || addr.Address != email || strings.ContainsFunc(email, unicode.IsControl) {
-		return &errs.Field{Pointer: "/email", Code: "format", Message: "must be an e-mail address such as ada@example.com"}
+		return &errs.Field{Pointer: "/email", Code: "format", Message: "Must be an e-mail address such as ada@example.com."}
 	}
 	return nil
 }
 
 func checkMetadata(metadata json.RawMessage) *errs.Field {
 	if len(metadata) > MaxMetadata {
-		return &errs.Field{Pointer: "/metadata", Code: "too_long", Message: "must have at most 16384 bytes"}
+		return &errs.Field{Pointer: "/metadata", Code: "too_long", Message: "Must have at most 16384 bytes."}
 	}
 	if trimmed := bytes.TrimSpace(metadata); len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(trimmed) {
-		return &errs.Field{Pointer: "/metadata", Code: "type", Message: "must be a JSON object"}
+		return &errs.Field{Pointer: "/metadata", Code: "type", Message: "Must be a JSON object."}
 	}
 	return nil
 }
