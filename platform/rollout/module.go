@@ -1,23 +1,47 @@
 package rollout
 
 import (
+	"fmt"
+	"reflect"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 )
 
+// Spec is what the ladder must know of a module.
+type Spec struct {
+	Initial Setting  // where the table has none yet
+	Methods []string // the reads that must have been compared before the module may advance; see MethodsOf
+	// MismatchBudget is how many of 10,000 comparisons may differ before the module is moved back.
+	MismatchBudget int
+}
+
+// MethodsOf returns the names of an interface's methods.
+func MethodsOf[Reader any]() []string {
+	t := reflect.TypeFor[Reader]()
+	names := make([]string, t.NumMethod())
+	for i := range names {
+		names[i] = t.Method(i).Name
+	}
+	return names
+}
+
 // Module is one module's place on the ladder. It is safe for concurrent use.
 type Module struct {
-	name    string
-	salt    uint64
-	current atomic.Pointer[state]
+	name     string
+	spec     Spec
+	salt     uint64
+	counters *counters
+	current  atomic.Pointer[state]
 }
 
 // state is what decisions are made from. It is replaced, never changed.
 type state struct {
 	Setting
+	version         int64 // 0 before the table has been read
 	outside, inside path
 	shadow          bool
+	base            tally // what had been counted when it came into force
 }
 
 // A decision says which path answers for a key, and whether the key is in the cohort of the stage.
@@ -26,14 +50,17 @@ type decision struct {
 	cohort bool
 }
 
-func newModule(name string, s Setting) *Module {
-	m := &Module{name: name, salt: xxhash.Sum64String(name)}
-	m.set(s)
-	return m
+func newModule(name string, spec Spec) (*Module, error) {
+	if !spec.Initial.valid() {
+		return nil, fmt.Errorf("rollout: module %s: %q at %d basis points is no stage", name, spec.Initial.Stage, spec.Initial.Reach)
+	}
+	m := &Module{name: name, spec: spec, salt: xxhash.Sum64String(name), counters: newCounters(spec.Methods)}
+	m.set(spec.Initial, 0)
+	return m, nil
 }
 
-func (m *Module) set(s Setting) {
-	next := &state{Setting: s, shadow: s.Stage == Shadow}
+func (m *Module) set(s Setting, version int64) {
+	next := &state{Setting: s, version: version, shadow: s.Stage == Shadow, base: m.counters.tally()}
 	next.outside, next.inside = s.Stage.paths()
 	m.current.Store(next)
 }

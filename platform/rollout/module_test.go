@@ -1,12 +1,23 @@
 package rollout
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"testing"
 
 	"github.com/google/uuid"
 )
+
+// fixed returns a module at a setting.
+func fixed(t testing.TB, name string, s Setting) *Module {
+	t.Helper()
+	m, err := newModule(name, Spec{Initial: s, Methods: MethodsOf[Reader]()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
 
 func TestDecisionFollowsTheStage(t *testing.T) {
 	tests := []struct {
@@ -19,10 +30,10 @@ func TestDecisionFollowsTheStage(t *testing.T) {
 		{Cached, repository, cached},
 	}
 	for _, tt := range tests {
-		if got := newModule("users", Setting{tt.stage, 0}).decide("key"); got != (decision{path: tt.outside}) {
+		if got := fixed(t, "users", Setting{tt.stage, 0}).decide("key"); got != (decision{path: tt.outside}) {
 			t.Errorf("%s at 0 %%: %+v", tt.stage, got)
 		}
-		if got := newModule("users", Setting{tt.stage, Whole}).decide("key"); got != (decision{tt.inside, true}) {
+		if got := fixed(t, "users", Setting{tt.stage, Whole}).decide("key"); got != (decision{tt.inside, true}) {
 			t.Errorf("%s at 100 %%: %+v", tt.stage, got)
 		}
 	}
@@ -30,10 +41,10 @@ func TestDecisionFollowsTheStage(t *testing.T) {
 
 func TestCohortHasItsSizeAndOnlyGrows(t *testing.T) {
 	const keys = 100_000
-	m := newModule("users", Setting{Repository, 0})
+	m := fixed(t, "users", Setting{Repository, 0})
 	before := make([]bool, keys)
 	for _, reach := range []int{1, 100, 500, 5_000, Whole} {
-		m.set(Setting{Repository, reach})
+		m.set(Setting{Repository, reach}, 1)
 		in := 0
 		for i := range keys {
 			now := m.decide(fmt.Sprintf("key-%d", i)).cohort
@@ -52,7 +63,7 @@ func TestCohortHasItsSizeAndOnlyGrows(t *testing.T) {
 }
 
 func TestCohortsOfModulesAreIndependent(t *testing.T) {
-	a, b := newModule("users", Setting{Repository, Whole / 2}), newModule("sessions", Setting{Repository, Whole / 2})
+	a, b := fixed(t, "users", Setting{Repository, Whole / 2}), fixed(t, "sessions", Setting{Repository, Whole / 2})
 	same := 0
 	for i := range 10_000 {
 		key := fmt.Sprintf("key-%d", i)
@@ -67,7 +78,7 @@ func TestCohortsOfModulesAreIndependent(t *testing.T) {
 
 // The places of keys are kept by nobody: another hash would move users between paths with a new release.
 func TestBucketIsStable(t *testing.T) {
-	m := newModule("users", Setting{Direct, Whole})
+	m := fixed(t, "users", Setting{Direct, Whole})
 	got := [3]int{bucket(m.salt, ""), bucket(m.salt, "a"), bucket(m.salt, "0190a3c4-7b1e-7cc3-98a5-0242ac120002")}
 	if want := [3]int{6075, 6522, 4704}; got != want {
 		t.Errorf("buckets %v, want %v", got, want)
@@ -84,16 +95,27 @@ func TestPercent(t *testing.T) {
 }
 
 func TestDecisionAllocatesNothing(t *testing.T) {
-	m, key := newModule("users", Setting{Repository, 500}), uuid.NewString()
+	m, key := fixed(t, "users", Setting{Repository, 500}), uuid.NewString()
 	if n := testing.AllocsPerRun(1000, func() { m.decide(key) }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }
 
 func BenchmarkDecide(b *testing.B) {
-	m, key := newModule("users", Setting{Repository, 500}), uuid.NewString()
+	m, key := fixed(b, "users", Setting{Repository, 500}), uuid.NewString()
 	b.ReportAllocs()
 	for b.Loop() {
 		m.decide(key)
 	}
+}
+
+// Reader is the reads of the toy module of these tests.
+type Reader interface {
+	ByID(ctx context.Context, id string) (item, error)
+	List(ctx context.Context) ([]item, error)
+}
+
+type item struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
 }

@@ -1,0 +1,171 @@
+package rollout
+
+import (
+	"context"
+	"crypto/rand"
+	"embed"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/strata-accounts/strata/platform/db"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrations returns the tables of the stages.
+func Migrations() db.Migration {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // embedded
+	}
+	return db.Migration{Module: "rollout", FS: files}
+}
+
+// Auditor records who did what, in the transaction that the context carries. Metadata holds names, never values.
+type Auditor interface {
+	Record(ctx context.Context, action, targetType string, targetIDs []string, metadata map[string]any) error
+}
+
+// Config is what an operator decides about the ladder.
+type Config struct {
+	PollInterval time.Duration // between looks at the table; a change is in force everywhere after twice as long
+}
+
+// Defaults returns the configuration that a deployment without any runs with.
+func Defaults() Config {
+	return Config{PollInterval: time.Second}
+}
+
+func (c Config) validate() error {
+	if c.PollInterval <= 0 || c.PollInterval > time.Second {
+		return fmt.Errorf("rollout: poll_interval must lie in (0, 1 s], so that every instance follows within 2 s")
+	}
+	return nil
+}
+
+// Deps are the registry's neighbours.
+type Deps struct {
+	DB      *db.DB
+	Auditor Auditor
+	Log     *slog.Logger
+}
+
+// Registry knows the modules of this process and keeps their stages as the table has them. There is one per process.
+// It is safe for concurrent use once the modules have been added.
+type Registry struct {
+	cfg     Config
+	db      *db.DB
+	audit   Auditor
+	log     *slog.Logger
+	id      string // of this process start
+	modules []*Module
+
+	mu   sync.Mutex // one poll at a time
+	lost bool       // the table could not be read the last time
+}
+
+// New returns a registry without modules. Errors: a configuration that cannot be.
+func New(cfg Config, deps Deps) (*Registry, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	return &Registry{cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12]}, nil
+}
+
+// Add puts a module on the ladder. All are added before Load. Errors: a name twice, an initial setting that is none.
+func (r *Registry) Add(name string, spec Spec) (*Module, error) {
+	if r.module(name) != nil {
+		return nil, fmt.Errorf("rollout: module %s is added twice", name)
+	}
+	m, err := newModule(name, spec)
+	if err != nil {
+		return nil, err
+	}
+	r.modules = append(r.modules, m)
+	slices.SortFunc(r.modules, func(a, b *Module) int { return strings.Compare(a.name, b.name) })
+	return m, nil
+}
+
+func (r *Registry) module(name string) *Module {
+	for _, m := range r.modules {
+		if m.name == name {
+			return m
+		}
+	}
+	return nil
+}
+
+// Load takes over the stages that the table has, and gives it those that it has not. Call it before the first request.
+// Errors: those of the database.
+func (r *Registry) Load(ctx context.Context) error {
+	for _, m := range r.modules {
+		if err := r.enter(ctx, m); err != nil {
+			return fmt.Errorf("rollout: module %s: %w", m.name, err)
+		}
+	}
+	return r.poll(ctx)
+}
+
+// Run follows the table until ctx ends. An instance that has lost it stays where it is, and says so.
+func (r *Registry) Run(ctx context.Context) error {
+	defer r.leave(context.WithoutCancel(ctx))
+	tick := time.NewTicker(r.cfg.PollInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			r.follow(ctx)
+		}
+	}
+}
+
+// follow polls once, and logs when the table is lost or found again.
+func (r *Registry) follow(ctx context.Context) {
+	err := r.poll(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case ctx.Err() != nil:
+	case err != nil && !r.lost:
+		r.log.ErrorContext(ctx, "rollout: the table of stages is lost: every module stays where it is", "error", err)
+		r.lost = true
+	case err == nil && r.lost:
+		r.log.InfoContext(ctx, "rollout: the table of stages is back")
+		r.lost = false
+	}
+}
+
+// poll takes over what has changed and acknowledges it.
+func (r *Registry) poll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*r.cfg.PollInterval)
+	defer cancel()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rows, err := r.stages(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range r.modules {
+		i := slices.IndexFunc(rows, func(row stageRow) bool { return row.module == m.name })
+		if i < 0 {
+			return fmt.Errorf("rollout: module %s is not in the table", m.name)
+		}
+		before, now := m.current.Load(), rows[i]
+		if before.version == now.version {
+			continue
+		}
+		m.set(now.Setting, now.version)
+		if before.version != 0 {
+			r.log.InfoContext(ctx, "rollout: a module has moved", "module", m.name, "from", before.Setting, "to", now.Setting)
+		}
+	}
+	return r.beat(ctx)
+}

@@ -1,0 +1,179 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"math/bits"
+	"sync/atomic"
+	"time"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// Latencies are counted in buckets whose bounds grow by an eighth of a power of two, from 64 ns to about 34 s.
+const (
+	latencyUnit    = 6 // bits: 64 ns
+	latencySteps   = 8 // per power of two
+	latencyBuckets = latencySteps * 28
+)
+
+func latencyBucket(d time.Duration) int {
+	v := uint64(max(d, 0)) >> latencyUnit
+	if v < latencySteps {
+		return int(v) //nolint:gosec // small
+	}
+	shift := bits.Len64(v) - bits.Len64(latencySteps)
+	return min(shift*latencySteps+int(v>>shift), latencyBuckets-1) //nolint:gosec // v>>shift is below 16
+}
+
+// latencyBound returns what every latency in the bucket stays below.
+func latencyBound(bucket int) time.Duration {
+	if bucket < latencySteps {
+		return time.Duration(bucket+1) << latencyUnit
+	}
+	shift := bucket/latencySteps - 1
+	return time.Duration(bucket%latencySteps+latencySteps+1) << shift << latencyUnit
+}
+
+// counters is what a process counts about one module, from its start on.
+type counters struct {
+	errors                        [paths]atomic.Uint64
+	latency                       [paths][latencyBuckets]atomic.Uint64
+	nanoseconds                   [paths]atomic.Uint64
+	compared, mismatched, dropped atomic.Uint64
+	methods                       map[string]*atomic.Uint64 // compared, by method; the keys never change
+}
+
+func newCounters(methods []string) *counters {
+	c := &counters{methods: make(map[string]*atomic.Uint64, len(methods))}
+	for _, m := range methods {
+		c.methods[m] = &atomic.Uint64{}
+	}
+	return c
+}
+
+// observe counts one call of a path.
+func (c *counters) observe(p path, took time.Duration, err error) {
+	c.latency[p][latencyBucket(took)].Add(1)
+	c.nanoseconds[p].Add(uint64(max(took, 0)))
+	if failed(err) {
+		c.errors[p].Add(1)
+	}
+}
+
+// compare counts one comparison.
+func (c *counters) compare(method string, same bool) {
+	c.compared.Add(1)
+	if !same {
+		c.mismatched.Add(1)
+	}
+	if n, ok := c.methods[method]; ok {
+		n.Add(1)
+	}
+}
+
+// failed reports whether an error is a path's failure, and no answer: that something does not exist is an answer.
+func failed(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	kind := errs.KindOf(err)
+	return kind == errs.Internal || kind == errs.Unavailable
+}
+
+// A tally is what has been counted in some time, by one process or by all.
+type tally struct {
+	Paths      [paths]pathTally  `json:"paths"`
+	Compared   uint64            `json:"compared"`
+	Mismatched uint64            `json:"mismatched"`
+	Dropped    uint64            `json:"dropped"`
+	Methods    map[string]uint64 `json:"methods"`
+}
+
+type pathTally struct {
+	Errors  uint64         `json:"errors"`
+	Latency map[int]uint64 `json:"latency"` // by bucket; those without calls are left out
+}
+
+func (c *counters) tally() tally {
+	t := tally{
+		Compared: c.compared.Load(), Mismatched: c.mismatched.Load(), Dropped: c.dropped.Load(),
+		Methods: make(map[string]uint64, len(c.methods)),
+	}
+	for name, n := range c.methods {
+		t.Methods[name] = n.Load()
+	}
+	for p := range t.Paths {
+		t.Paths[p] = pathTally{Errors: c.errors[p].Load(), Latency: map[int]uint64{}}
+		for i := range c.latency[p] {
+			if n := c.latency[p][i].Load(); n > 0 {
+				t.Paths[p].Latency[i] = n
+			}
+		}
+	}
+	return t
+}
+
+// plus returns the sum.
+func (t tally) plus(o tally) tally {
+	return t.combine(o, func(a, b uint64) uint64 { return a + b })
+}
+
+// minus returns what has been counted since o. What a process counted that is no longer known counts as nothing.
+func (t tally) minus(o tally) tally {
+	return t.combine(o, func(a, b uint64) uint64 { return a - min(a, b) })
+}
+
+func (t tally) combine(o tally, with func(a, b uint64) uint64) tally {
+	sum := tally{
+		Compared: with(t.Compared, o.Compared), Mismatched: with(t.Mismatched, o.Mismatched),
+		Dropped: with(t.Dropped, o.Dropped), Methods: combine(t.Methods, o.Methods, with),
+	}
+	for p := range sum.Paths {
+		sum.Paths[p] = pathTally{
+			Errors:  with(t.Paths[p].Errors, o.Paths[p].Errors),
+			Latency: combine(t.Paths[p].Latency, o.Paths[p].Latency, with),
+		}
+	}
+	return sum
+}
+
+func combine[K comparable](a, b map[K]uint64, with func(a, b uint64) uint64) map[K]uint64 {
+	sum := make(map[K]uint64, len(a))
+	for k := range a {
+		sum[k] = with(a[k], b[k])
+	}
+	for k := range b {
+		sum[k] = with(a[k], b[k])
+	}
+	return sum
+}
+
+// calls returns how many calls the path answered.
+func (p pathTally) calls() uint64 {
+	var n uint64
+	for _, calls := range p.Latency {
+		n += calls
+	}
+	return n
+}
+
+// errorRate returns the share of calls that failed.
+func (p pathTally) errorRate() float64 {
+	if n := p.calls(); n > 0 {
+		return float64(p.Errors) / float64(n)
+	}
+	return 0
+}
+
+// quantile returns the latency that this share of the calls stayed below, 0 without calls.
+func (p pathTally) quantile(share float64) time.Duration {
+	rank := uint64(share * float64(p.calls()))
+	var seen uint64
+	for i := range latencyBuckets {
+		if seen += p.Latency[i]; seen > rank {
+			return latencyBound(i)
+		}
+	}
+	return 0
+}
