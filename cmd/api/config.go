@@ -14,9 +14,6 @@ import (
 	"github.com/knadh/koanf/v2"
 
 	"github.com/strata-accounts/strata/configs"
-	"github.com/strata-accounts/strata/modules/auditlog"
-	"github.com/strata-accounts/strata/modules/sessions"
-	"github.com/strata-accounts/strata/modules/users"
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/embedded"
@@ -36,11 +33,8 @@ type config struct {
 	Database db.Config
 	Cache    cache.Config
 
-	Users     users.Config
-	Sessions  sessions.Config
-	Auditlog  auditlog.Config
-	AuditKeys auditlog.KeyConfig
-	Stages    map[string]rollout.Stage // by module
+	Modules moduleConfig
+	Stages  map[string]rollout.Stage // by module
 
 	shown        []shown      // what `config print` shows
 	stopPostgres func() error // set by startPostgres
@@ -125,7 +119,7 @@ func (c *config) complete() error {
 	if c.StateDir, err = filepath.Abs(c.StateDir); err != nil {
 		return fmt.Errorf("state_dir: %w", err)
 	}
-	c.AuditKeys.StateDir = c.StateDir
+	c.Modules.Keys.StateDir = c.StateDir
 	c.Server.Version = apiVersion
 	switch {
 	case c.Database.MaxIdle > c.Database.MaxOpen:
@@ -138,7 +132,7 @@ func (c *config) complete() error {
 		return fmt.Errorf("database.url (DATABASE_URL): is empty; the production profile requires a postgres:// URL")
 	case c.production() && c.Server.RootKey == "" && len(c.Server.Keys) == 0:
 		return fmt.Errorf("auth.root_key (STRATA_ROOT_KEY): is empty; the production profile requires it, or auth.keys")
-	case c.production() && c.AuditKeys.SigningKey == "":
+	case c.production() && c.Modules.Keys.SigningKey == "":
 		if info, err := os.Stat(c.StateDir); err != nil || !info.IsDir() {
 			return fmt.Errorf("auditlog.signing_key: is empty and state_dir does not exist; give the key, or a directory that is kept")
 		}
@@ -151,12 +145,13 @@ func firstLine(err error) string {
 	return line
 }
 
+const day = 24 * time.Hour
+
 // settings binds every key to its place, its form and its range.
 func (c *config) settings() []setting {
-	const day = 24 * time.Hour
 	s, d := &c.Server, &c.Database
 	s.Limits = map[string]web.Limit{}
-	return []setting{
+	return append([]setting{
 		{"profile", oneOf(&c.Profile, "development", "production"), nil},
 		{"state_dir", text(&c.StateDir), nil},
 
@@ -196,37 +191,7 @@ func (c *config) settings() []setting {
 		{"limits.sign_up", limit(s.Limits, "sign_up"), nil},
 		{"limits.confirm", limit(s.Limits, "confirm"), nil},
 
-		{"users.stage", c.stage("users"), nil},
-		{"users.public_sign_up", boolean(&c.Users.PublicSignUp), nil},
-		{"users.hash_concurrency", integer(&c.Users.HashConcurrency, 0, 1024), nil},
-		{"users.hash_wait", duration(&c.Users.HashWait, time.Millisecond, time.Minute), nil},
-		{"users.token_lifetime", duration(&c.Users.TokenLifetime, time.Second, 30*day), nil},
-		{"users.cleanup_interval", duration(&c.Users.CleanupInterval, time.Second, day), nil},
-		{"users.import_batch", integer(&c.Users.ImportBatch, 1, 5000), nil},
-
-		{"sessions.stage", c.stage("sessions"), nil},
-		{"sessions.idle_timeout", duration(&c.Sessions.IdleTimeout, time.Second, 3650*day), nil},
-		{"sessions.lifetime", duration(&c.Sessions.Lifetime, time.Second, 3650*day), nil},
-		{"sessions.seen_interval", duration(&c.Sessions.SeenInterval, time.Second, day), nil},
-		{"sessions.flush_interval", duration(&c.Sessions.FlushInterval, 10*time.Millisecond, time.Hour), nil},
-		{"sessions.cleanup_interval", duration(&c.Sessions.CleanupInterval, time.Second, day), nil},
-		{"sessions.cleanup_batch", integer(&c.Sessions.CleanupBatch, 1, 100_000), nil},
-		{"sessions.max_per_user", integer(&c.Sessions.MaxPerUser, 1, 100_000), nil},
-		{"sessions.account_limit", limitOf(&c.Sessions.AccountLimit), nil},
-
-		{"auditlog.stage", c.stage("auditlog"), nil},
-		{"auditlog.seal_interval", duration(&c.Auditlog.SealInterval, 10*time.Millisecond, time.Hour), nil},
-		{"auditlog.seal_batch", integer(&c.Auditlog.SealBatch, 1, 100_000), nil},
-		{"auditlog.seal_lag_warning", duration(&c.Auditlog.SealLagWarning, time.Second, day), nil},
-		{"auditlog.retention", duration(&c.Auditlog.Retention, 0, 36500*day), nil},
-		{"auditlog.checkpoint_file", text(&c.Auditlog.CheckpointFile), nil},
-		{"auditlog.origin", text(&c.AuditKeys.Origin), nil},
-		{"auditlog.signing_key", text(&c.AuditKeys.SigningKey), redactAll},
-		{"auditlog.verifiers", list(&c.AuditKeys.Verifiers), nil},
-
-		{"preferences.stage", c.stage("preferences"), nil},
-
 		{"log.format", oneOf(&c.LogFormat, "text", "json"), nil},
 		{"log.level", oneOf(&c.LogLevel, "debug", "info", "warn", "error"), nil},
-	}
+	}, c.moduleSettings()...)
 }

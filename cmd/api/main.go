@@ -107,7 +107,7 @@ func setUpAudit(ctx context.Context) (auditSetup, func(), error) {
 		return auditSetup{}, nil, err
 	}
 	d, release, err := openDatabase(ctx, cfg, log)
-	return auditSetup{DB: d, Keys: cfg.AuditKeys, CheckpointFile: cfg.Auditlog.CheckpointFile}, release, err
+	return auditSetup{DB: d, Keys: cfg.Modules.Keys, CheckpointFile: cfg.Modules.Auditlog.CheckpointFile}, release, err
 }
 
 func runOpenAPI(cmd *cobra.Command, _ []string) error {

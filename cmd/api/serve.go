@@ -84,7 +84,7 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 		return nil, err
 	}
 	registry.MustRegister(d.Collectors()...)
-	keys, err := auditlog.OpenKeys(cfg.AuditKeys)
+	keys, err := auditlog.OpenKeys(cfg.Modules.Keys)
 	if err != nil {
 		return nil, err
 	}

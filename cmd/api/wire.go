@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,6 +32,50 @@ func migrations() []db.Migration {
 	}
 }
 
+// moduleConfig is what an operator decides about the modules.
+type moduleConfig struct {
+	Users    users.Config
+	Sessions sessions.Config
+	Auditlog auditlog.Config
+	Keys     auditlog.KeyConfig
+}
+
+// moduleSettings binds the modules' keys.
+func (c *config) moduleSettings() []setting {
+	m := &c.Modules
+	return []setting{
+		{"users.stage", c.stage("users"), nil},
+		{"users.public_sign_up", boolean(&m.Users.PublicSignUp), nil},
+		{"users.hash_concurrency", integer(&m.Users.HashConcurrency, 0, 1024), nil},
+		{"users.hash_wait", duration(&m.Users.HashWait, time.Millisecond, time.Minute), nil},
+		{"users.token_lifetime", duration(&m.Users.TokenLifetime, time.Second, 30*day), nil},
+		{"users.cleanup_interval", duration(&m.Users.CleanupInterval, time.Second, day), nil},
+		{"users.import_batch", integer(&m.Users.ImportBatch, 1, 5000), nil},
+
+		{"sessions.stage", c.stage("sessions"), nil},
+		{"sessions.idle_timeout", duration(&m.Sessions.IdleTimeout, time.Second, 3650*day), nil},
+		{"sessions.lifetime", duration(&m.Sessions.Lifetime, time.Second, 3650*day), nil},
+		{"sessions.seen_interval", duration(&m.Sessions.SeenInterval, time.Second, day), nil},
+		{"sessions.flush_interval", duration(&m.Sessions.FlushInterval, 10*time.Millisecond, time.Hour), nil},
+		{"sessions.cleanup_interval", duration(&m.Sessions.CleanupInterval, time.Second, day), nil},
+		{"sessions.cleanup_batch", integer(&m.Sessions.CleanupBatch, 1, 100_000), nil},
+		{"sessions.max_per_user", integer(&m.Sessions.MaxPerUser, 1, 100_000), nil},
+		{"sessions.account_limit", limitOf(&m.Sessions.AccountLimit), nil},
+
+		{"auditlog.stage", c.stage("auditlog"), nil},
+		{"auditlog.seal_interval", duration(&m.Auditlog.SealInterval, 10*time.Millisecond, time.Hour), nil},
+		{"auditlog.seal_batch", integer(&m.Auditlog.SealBatch, 1, 100_000), nil},
+		{"auditlog.seal_lag_warning", duration(&m.Auditlog.SealLagWarning, time.Second, day), nil},
+		{"auditlog.retention", duration(&m.Auditlog.Retention, 0, 36500*day), nil},
+		{"auditlog.checkpoint_file", text(&m.Auditlog.CheckpointFile), nil},
+		{"auditlog.origin", text(&m.Keys.Origin), nil},
+		{"auditlog.signing_key", text(&m.Keys.SigningKey), redactAll},
+		{"auditlog.verifiers", list(&m.Keys.Verifiers), nil},
+
+		{"preferences.stage", c.stage("preferences"), nil},
+	}
+}
+
 // modules are the four, ready to serve.
 type modules struct {
 	users       *users.Module
@@ -51,18 +96,18 @@ type platform struct {
 func newModules(cfg *config, p platform) *modules {
 	m := &modules{}
 	m.auditlog = auditlog.New(auditlog.Deps{
-		DB: p.db, Keys: p.keys, Log: p.log, Metrics: p.metrics, Config: cfg.Auditlog,
+		DB: p.db, Keys: p.keys, Log: p.log, Metrics: p.metrics, Config: cfg.Modules.Auditlog,
 		Repository: auditlog.NewSwitchRepository(ladder[auditlog.Repository](p, cfg.Stages["auditlog"], auditlog.NewDirectRepository(p.db),
 			auditlog.NewPostgresRepository(p.db), auditlog.NewCacheRepository(auditlog.NewPostgresRepository(p.db), p.cache))),
 	})
 	audit := auditor{m.auditlog.Service}
 	m.users = users.New(users.Deps{
-		DB: p.db, Auditor: audit, Sessions: sessionEnder{m}, Erasers: []users.Eraser{eraser{m}}, Log: p.log, Config: cfg.Users,
+		DB: p.db, Auditor: audit, Sessions: sessionEnder{m}, Erasers: []users.Eraser{eraser{m}}, Log: p.log, Config: cfg.Modules.Users,
 		Repository: users.NewSwitchRepository(ladder[users.Repository](p, cfg.Stages["users"], users.NewDirectRepository(p.db),
 			users.NewPostgresRepository(p.db), users.NewCacheRepository(users.NewPostgresRepository(p.db), p.cache))),
 	})
 	m.sessions = sessions.New(sessions.Deps{
-		DB: p.db, Auditor: audit, Users: accounts{p.db, m.users.Service}, Log: p.log, Config: cfg.Sessions,
+		DB: p.db, Auditor: audit, Users: accounts{p.db, m.users.Service}, Log: p.log, Config: cfg.Modules.Sessions,
 		Repository: sessions.NewSwitchRepository(ladder[sessions.Repository](p, cfg.Stages["sessions"], sessions.NewDirectRepository(p.db),
 			sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache))),
 	})
