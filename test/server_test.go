@@ -130,7 +130,7 @@ func (d *deployment) start(settings ...string) *server {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer output.Close() // the process has its own
+	defer output.Close()       // the process has its own
 	s.cmd = exec.Command(path) //nolint:noctx // stop ends it
 	s.cmd.Env = append(append(append([]string{}, d.env...), settings...), "STRATA_ADDR="+addr, "STRATA_ADMIN_ADDR="+adminAddr)
 	s.cmd.Stdout, s.cmd.Stderr = output, output

@@ -90,7 +90,9 @@ func setTheme(t *testing.T, s *server, d device, a account) {
 	d.Do("PATCH", a.path()+"/preferences", `{"theme":"green"}`).Want(http.StatusUnprocessableEntity)
 	d.Do("PATCH", a.path()+"/preferences", `{"theme":"dark"}`).Want(http.StatusOK)
 	wantTheme(t, d, a, "dark")
-	var sources struct{ Theme struct{ Value, Source string } }
+	var sources struct {
+		Theme struct{ Value, Source string }
+	}
 	s.root.Do("GET", a.path()+"/preferences?source=true", nil).Want(http.StatusOK).JSON(&sources)
 	if sources.Theme.Value != "dark" || sources.Theme.Source != "user" {
 		t.Errorf("the theme is %+v", sources.Theme)
