@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"gorm.io/gorm"
 
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/web"
@@ -103,8 +102,8 @@ func testPlans(t *testing.T, d *db.DB) {
 			f.Limit = 51
 			query, args := listQuery(f)
 			checkPlan(t, d, query, args)
-			gormed := NewPostgresRepository(d).list(t.Context(), f).Session(&gorm.Session{DryRun: true}).Find(&[]eventRow{}).Statement
-			checkPlan(t, d, gormed.SQL.String(), gormed.Vars)
+			query, args = gormListQuery(t, NewPostgresRepository(d), f)
+			checkPlan(t, d, query, args)
 		})
 	}
 }
