@@ -134,7 +134,7 @@ func (r *DirectRepository) Import(ctx context.Context, batch []ImportUser) ([]Im
 		q := r.db.Querier(ctx)
 		if _, err := q.ExecContext(ctx, `
 			WITH given AS (
-				SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[], $4::text[], $5::text[], $6::jsonb[], $7::text[])
+				SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[], $4::text[], $5::text[], $6::json[], $7::text[])
 					AS g (id, email, email_verified, name, status, metadata, hash)
 			), created AS (
 				INSERT INTO users (id, email, email_verified, name, status, metadata)

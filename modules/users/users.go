@@ -6,7 +6,6 @@
 package users
 
 import (
-	"bytes"
 	"encoding/json"
 	"net/mail"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/errs"
@@ -56,7 +56,7 @@ type User struct {
 // equal reports whether u and v hold the same state, apart from what the database itself maintains.
 func (u User) equal(v User) bool {
 	return u.Email == v.Email && u.EmailVerified == v.EmailVerified && u.Name == v.Name && u.Status == v.Status &&
-		bytes.Equal(u.Metadata, v.Metadata)
+		jsonpatch.Equal(u.Metadata, v.Metadata)
 }
 
 // changed names the members in which v differs from u, for the audit trail.
@@ -70,7 +70,7 @@ func (u User) changed(v User) []string {
 		{"email_verified", u.EmailVerified == v.EmailVerified},
 		{"name", u.Name == v.Name},
 		{"status", u.Status == v.Status},
-		{"metadata", bytes.Equal(u.Metadata, v.Metadata)},
+		{"metadata", jsonpatch.Equal(u.Metadata, v.Metadata)},
 	} {
 		if !m.same {
 			names = append(names, m.name)
@@ -146,8 +146,9 @@ func checkMetadata(metadata json.RawMessage) *errs.Field {
 	if len(metadata) > MaxMetadata {
 		return &errs.Field{Pointer: "/metadata", Code: "too_long", Message: "Must have at most 16384 bytes."}
 	}
-	if trimmed := bytes.TrimSpace(metadata); len(trimmed) == 0 || trimmed[0] != '{' || !json.Valid(trimmed) {
-		return &errs.Field{Pointer: "/metadata", Code: "type", Message: "Must be a JSON object."}
+	var object map[string]any // decoding also refuses numbers that no client could read
+	if err := json.Unmarshal(metadata, &object); err != nil || object == nil {
+		return &errs.Field{Pointer: "/metadata", Code: "type", Message: "Must be a JSON object, its numbers such as fit a double."}
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/strata-accounts/strata/platform/db"
 )
 
 const (
@@ -41,8 +43,8 @@ type target interface {
 type relay struct {
 	c      *Cache
 	to     target
-	conn   *sql.Conn // its own, so that a busy pool does not end the marker
-	fence  int64     // 0 while another instance leads
+	conn   *db.Conn // its own, so that a busy pool does not end the marker
+	fence  int64    // 0 while another instance leads
 	groups []relayGroup
 
 	nextBeat, nextRenew, nextStand time.Time
@@ -104,7 +106,7 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sqlTimeout)
 	defer cancel()
 	if r.conn == nil {
-		if r.conn, err = r.c.db.SQL().Conn(ctx); err != nil {
+		if r.conn, err = r.c.db.Conn(ctx); err != nil {
 			return false, err
 		}
 	}

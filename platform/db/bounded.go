@@ -35,6 +35,32 @@ func (d *DB) Exhausted(context.Context) error {
 	return nil
 }
 
+// Conn is a connection that its holder keeps, with what that takes from the pool.
+type Conn struct {
+	*sql.Conn
+	permit *permit
+}
+
+// Close gives the connection back to the pool.
+func (c *Conn) Close() error {
+	defer c.permit.release()
+	return c.Conn.Close()
+}
+
+// Conn takes a connection out of the pool, for what must stay on one. Errors: those of a wait, errs.ErrUnavailable.
+func (d *DB) Conn(ctx context.Context) (*Conn, error) {
+	p, err := d.pool.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.sql.Conn(ctx)
+	if err != nil {
+		p.release()
+		return nil, Translate(err, nil)
+	}
+	return &Conn{conn, p}, nil
+}
+
 // Collectors are the metrics that sql.DBStats lacks: it never sees a call wait, because the permits are taken first.
 func (d *DB) Collectors() []prometheus.Collector {
 	counter := func(name, help string, n *atomic.Int64) prometheus.Collector {

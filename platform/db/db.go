@@ -86,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // Close closes the pool; calls in progress fail.
 func (d *DB) Close() error { return d.sql.Close() }
 
-// SQL returns the pool itself, for migrations, statistics and streams that must hold one connection. Modules use Querier.
+// SQL returns the pool itself, for migrations and statistics. Its connections are not counted; modules use Querier.
 func (d *DB) SQL() *sql.DB { return d.sql }
 
 // Health runs a query on a pooled connection. Errors: errs.ErrUnavailable, errs.ErrBusy, errs.ErrTimeout.

@@ -2,7 +2,6 @@ package db_test
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -180,8 +179,13 @@ func TestExhaustedPool(t *testing.T) {
 
 func holdConnections(t *testing.T, d *db.DB, n int) (release func()) {
 	t.Helper()
-	var held []*sql.Rows
-	for range n {
+	var held []interface{ Close() error }
+	conn, err := d.Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	held = append(held, conn)
+	for range n - 1 {
 		rows, err := d.Querier(t.Context()).QueryContext(t.Context(), `SELECT 1`) //nolint:rowserrcheck // only held
 		if err != nil {
 			t.Fatal(err)
@@ -189,8 +193,8 @@ func holdConnections(t *testing.T, d *db.DB, n int) (release func()) {
 		held = append(held, rows)
 	}
 	return func() {
-		for _, rows := range held {
-			_ = rows.Close()
+		for _, h := range held {
+			_ = h.Close()
 		}
 	}
 }

@@ -5,7 +5,8 @@ CREATE TABLE users (
     email_verified  boolean     NOT NULL DEFAULT false,
     name            text        NOT NULL DEFAULT '' CONSTRAINT users_name_length CHECK (char_length(name) <= 200),
     status          text        NOT NULL DEFAULT 'active' CONSTRAINT users_status CHECK (status IN ('active', 'suspended', 'deleted')),
-    metadata        jsonb       NOT NULL DEFAULT '{}' CONSTRAINT users_metadata_object CHECK (jsonb_typeof(metadata) = 'object'),
+    -- json, not jsonb: it keeps numbers as they were written, where jsonb would expand 1e300 to 301 digits.
+    metadata        json        NOT NULL DEFAULT '{}' CONSTRAINT users_metadata_object CHECK (json_typeof(metadata) = 'object'),
     version         bigint      NOT NULL DEFAULT 1,
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
