@@ -4,6 +4,7 @@ package rollout
 
 import (
 	"context"
+	"time"
 
 	"github.com/strata-accounts/strata/platform/db"
 )
@@ -53,7 +54,41 @@ func (l *Ladder[R]) rung(p path) R {
 func Read[R, Reader, T any](
 	ctx context.Context, l *Ladder[R], method, key string, read func(context.Context, Reader) (T, error),
 ) (T, error) {
-	return read(ctx, reader[Reader](l.rung(l.decide(key).path)))
+	d := l.decide(key)
+	started := time.Now()
+	value, err := read(ctx, reader[Reader](l.rung(d.path)))
+	if m := l.Module; m != nil {
+		m.counters.reads[d.path].observe(time.Since(started), err)
+		if other, ok := m.other(d); ok && !db.InTransaction(ctx) { // what a transaction sees, no other can repeat
+			compare(l, method, key, d.path, other, read, value, err)
+		}
+	}
+	return value, err
+}
+
+// compare has an answer compared with what another path would have said. The answer is encoded at once: its receiver may
+// change it.
+func compare[R, Reader, T any](
+	l *Ladder[R], method, key string, answerer, other path, read func(context.Context, Reader) (T, error), value T, err error,
+) {
+	m := l.Module
+	if !m.compare.room() {
+		m.counters.dropped.Add(1)
+		return
+	}
+	answered, ok := outcomeOf(value, err)
+	if !ok {
+		return
+	}
+	repeat := func(p path) func(context.Context) (outcome, bool) {
+		return func(ctx context.Context) (outcome, bool) {
+			return repeated(read(ctx, reader[Reader](l.rung(p))))
+		}
+	}
+	m.submit(trial{
+		method: method, key: key, version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
+		again: repeat(answerer), try: repeat(other),
+	})
 }
 
 // reader narrows a rung to its reads.
@@ -71,8 +106,13 @@ func Write[R, T any](ctx context.Context, l *Ladder[R], method, key string, touc
 				return err
 			}
 		}
+		p := l.decide(key).path
+		started := time.Now()
 		var err error
-		result, err = write(ctx, l.rung(l.decide(key).path))
+		result, err = write(ctx, l.rung(p))
+		if l.Module != nil {
+			l.Module.counters.writes[p].observe(time.Since(started), err)
+		}
 		return err
 	})
 	return result, err

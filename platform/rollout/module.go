@@ -3,6 +3,7 @@ package rollout
 import (
 	"fmt"
 	"reflect"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
@@ -33,6 +34,12 @@ type Module struct {
 	salt     uint64
 	counters *counters
 	current  atomic.Pointer[state]
+
+	compare *comparer // nil where nothing is compared
+	sample  int       // of the answers in the stage repository, in basis points
+
+	mu      sync.Mutex
+	pending []Mismatch
 }
 
 // state is what decisions are made from. It is replaced, never changed.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"embed"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -35,16 +36,26 @@ type Auditor interface {
 // Config is what an operator decides about the ladder.
 type Config struct {
 	PollInterval time.Duration // between looks at the table; a change is in force everywhere after twice as long
+
+	Sample      float64 // percent of the answers that are compared with direct SQL in the stage repository
+	Queue       int     // comparisons that may wait; what comes then is dropped
+	Workers     int     // comparisons at a time, each on a connection of its own
+	CompareRole string  // that comparisons read under, such as pg_read_all_data; empty: the role of the connection
 }
 
 // Defaults returns the configuration that a deployment without any runs with.
 func Defaults() Config {
-	return Config{PollInterval: time.Second}
+	return Config{PollInterval: time.Second, Sample: 10, Queue: 1024, Workers: 2}
 }
 
 func (c Config) validate() error {
-	if c.PollInterval <= 0 || c.PollInterval > time.Second {
-		return fmt.Errorf("rollout: poll_interval must lie in (0, 1 s], so that every instance follows within 2 s")
+	switch {
+	case c.PollInterval <= 0 || c.PollInterval > time.Second:
+		return errors.New("rollout: poll_interval must lie in (0, 1 s], so that every instance follows within 2 s")
+	case c.Sample < 0 || c.Sample > 100:
+		return errors.New("rollout: sample must lie in [0, 100]")
+	case c.Queue < 1 || c.Workers < 1:
+		return errors.New("rollout: queue and workers must be at least 1")
 	}
 	return nil
 }
@@ -65,6 +76,7 @@ type Registry struct {
 	log     *slog.Logger
 	id      string // of this process start
 	modules []*Module
+	compare *comparer
 
 	mu   sync.Mutex // one poll at a time
 	lost bool       // the table could not be read the last time
@@ -75,7 +87,10 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Registry{cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12]}, nil
+	return &Registry{
+		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12],
+		compare: &comparer{db: deps.DB, role: cfg.CompareRole, jobs: make(chan func(context.Context), cfg.Queue)},
+	}, nil
 }
 
 // Add puts a module on the ladder. All are added before Load. Errors: a name twice, an initial setting that is none.
@@ -87,6 +102,7 @@ func (r *Registry) Add(name string, spec Spec) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.compare, m.sample = r.compare, NewSetting(Repository, r.cfg.Sample).Reach
 	r.modules = append(r.modules, m)
 	slices.SortFunc(r.modules, func(a, b *Module) int { return strings.Compare(a.name, b.name) })
 	return m, nil
@@ -115,6 +131,9 @@ func (r *Registry) Load(ctx context.Context) error {
 // Run follows the table until ctx ends. An instance that has lost it stays where it is, and says so.
 func (r *Registry) Run(ctx context.Context) error {
 	defer r.leave(context.WithoutCancel(ctx))
+	var comparing sync.WaitGroup
+	defer comparing.Wait()
+	comparing.Go(func() { r.compare.run(ctx, r.cfg.Workers) })
 	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
 	for {
@@ -167,5 +186,8 @@ func (r *Registry) poll(ctx context.Context) error {
 			r.log.InfoContext(ctx, "rollout: a module has moved", "module", m.name, "from", before.Setting, "to", now.Setting)
 		}
 	}
-	return r.beat(ctx)
+	if err := r.beat(ctx); err != nil {
+		return err
+	}
+	return r.publish(ctx)
 }

@@ -37,11 +37,33 @@ func latencyBound(bucket int) time.Duration {
 
 // counters is what a process counts about one module, from its start on.
 type counters struct {
-	errors                        [paths]atomic.Uint64
-	latency                       [paths][latencyBuckets]atomic.Uint64
-	nanoseconds                   [paths]atomic.Uint64
+	reads, writes                 [paths]operation
 	compared, mismatched, dropped atomic.Uint64
 	methods                       map[string]*atomic.Uint64 // compared, by method; the keys never change
+}
+
+// operation is the reads, or the writes, of one path.
+type operation struct {
+	errors  atomic.Uint64
+	latency [latencyBuckets]atomic.Uint64
+}
+
+// observe counts one call.
+func (o *operation) observe(took time.Duration, err error) {
+	o.latency[latencyBucket(took)].Add(1)
+	if failed(err) {
+		o.errors.Add(1)
+	}
+}
+
+func (o *operation) tally() operationTally {
+	t := operationTally{Errors: o.errors.Load(), Latency: map[int]uint64{}}
+	for i := range o.latency {
+		if n := o.latency[i].Load(); n > 0 {
+			t.Latency[i] = n
+		}
+	}
+	return t
 }
 
 func newCounters(methods []string) *counters {
@@ -50,15 +72,6 @@ func newCounters(methods []string) *counters {
 		c.methods[m] = &atomic.Uint64{}
 	}
 	return c
-}
-
-// observe counts one call of a path.
-func (c *counters) observe(p path, took time.Duration, err error) {
-	c.latency[p][latencyBucket(took)].Add(1)
-	c.nanoseconds[p].Add(uint64(max(took, 0)))
-	if failed(err) {
-		c.errors[p].Add(1)
-	}
 }
 
 // compare counts one comparison.
@@ -91,6 +104,11 @@ type tally struct {
 }
 
 type pathTally struct {
+	Reads  operationTally `json:"reads"`
+	Writes operationTally `json:"writes"`
+}
+
+type operationTally struct {
 	Errors  uint64         `json:"errors"`
 	Latency map[int]uint64 `json:"latency"` // by bucket; those without calls are left out
 }
@@ -104,12 +122,7 @@ func (c *counters) tally() tally {
 		t.Methods[name] = n.Load()
 	}
 	for p := range t.Paths {
-		t.Paths[p] = pathTally{Errors: c.errors[p].Load(), Latency: map[int]uint64{}}
-		for i := range c.latency[p] {
-			if n := c.latency[p][i].Load(); n > 0 {
-				t.Paths[p].Latency[i] = n
-			}
-		}
+		t.Paths[p] = pathTally{c.reads[p].tally(), c.writes[p].tally()}
 	}
 	return t
 }
@@ -131,11 +144,14 @@ func (t tally) combine(o tally, with func(a, b uint64) uint64) tally {
 	}
 	for p := range sum.Paths {
 		sum.Paths[p] = pathTally{
-			Errors:  with(t.Paths[p].Errors, o.Paths[p].Errors),
-			Latency: combine(t.Paths[p].Latency, o.Paths[p].Latency, with),
+			t.Paths[p].Reads.combine(o.Paths[p].Reads, with), t.Paths[p].Writes.combine(o.Paths[p].Writes, with),
 		}
 	}
 	return sum
+}
+
+func (t operationTally) combine(o operationTally, with func(a, b uint64) uint64) operationTally {
+	return operationTally{with(t.Errors, o.Errors), combine(t.Latency, o.Latency, with)}
 }
 
 func combine[K comparable](a, b map[K]uint64, with func(a, b uint64) uint64) map[K]uint64 {
@@ -149,31 +165,37 @@ func combine[K comparable](a, b map[K]uint64, with func(a, b uint64) uint64) map
 	return sum
 }
 
-// calls returns how many calls the path answered.
-func (p pathTally) calls() uint64 {
+// calls returns how many calls there were.
+func (t operationTally) calls() uint64 {
 	var n uint64
-	for _, calls := range p.Latency {
+	for _, calls := range t.Latency {
 		n += calls
 	}
 	return n
 }
 
-// errorRate returns the share of calls that failed.
-func (p pathTally) errorRate() float64 {
-	if n := p.calls(); n > 0 {
-		return float64(p.Errors) / float64(n)
+// quantile returns the latency that this share of the calls stayed below, 0 without calls.
+func (t operationTally) quantile(share float64) time.Duration {
+	rank := uint64(share * float64(t.calls()))
+	var seen uint64
+	for i := range latencyBuckets {
+		if seen += t.Latency[i]; seen > rank {
+			return latencyBound(i)
+		}
 	}
 	return 0
 }
 
-// quantile returns the latency that this share of the calls stayed below, 0 without calls.
-func (p pathTally) quantile(share float64) time.Duration {
-	rank := uint64(share * float64(p.calls()))
-	var seen uint64
-	for i := range latencyBuckets {
-		if seen += p.Latency[i]; seen > rank {
-			return latencyBound(i)
-		}
+// calls returns how many calls the path answered.
+func (p pathTally) calls() uint64 { return p.Reads.calls() + p.Writes.calls() }
+
+// errors returns how many of them failed.
+func (p pathTally) errors() uint64 { return p.Reads.Errors + p.Writes.Errors }
+
+// errorRate returns the share of calls that failed.
+func (p pathTally) errorRate() float64 {
+	if n := p.calls(); n > 0 {
+		return float64(p.errors()) / float64(n)
 	}
 	return 0
 }

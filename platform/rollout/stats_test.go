@@ -31,15 +31,15 @@ func TestLatencyBucketsCoverEveryDuration(t *testing.T) {
 func TestQuantiles(t *testing.T) {
 	c := newCounters(nil)
 	for i := range 1000 {
-		c.observe(repository, time.Duration(i+1)*time.Millisecond, nil)
+		c.reads[repository].observe(time.Duration(i+1)*time.Millisecond, nil)
 	}
-	p := c.tally().Paths[repository]
+	p := c.tally().Paths[repository].Reads
 	for share, want := range map[float64]time.Duration{.5: 500 * time.Millisecond, .99: 990 * time.Millisecond} {
 		if got := p.quantile(share); got < want || got > want*9/8 {
 			t.Errorf("quantile %v: %v, want %v to an eighth above", share, got, want)
 		}
 	}
-	if got := c.tally().Paths[direct].quantile(.99); got != 0 {
+	if got := c.tally().Paths[direct].Writes.quantile(.99); got != 0 {
 		t.Errorf("without calls: %v", got)
 	}
 }
@@ -66,11 +66,11 @@ func TestAnswersAreNoFailures(t *testing.T) {
 
 func TestTalliesAddAndSubtract(t *testing.T) {
 	c := newCounters([]string{"ByID"})
-	c.observe(direct, time.Millisecond, nil)
+	c.reads[direct].observe(time.Millisecond, nil)
 	c.compare("ByID", true)
 	first := c.tally()
-	c.observe(direct, time.Second, errs.ErrBusy)
-	c.observe(cached, time.Microsecond, nil)
+	c.reads[direct].observe(time.Second, errs.ErrBusy)
+	c.writes[cached].observe(time.Microsecond, nil)
 	c.compare("ByID", false)
 	c.dropped.Add(3)
 	since := c.tally().minus(first)

@@ -44,6 +44,19 @@ CREATE TABLE rollout_instances (
     PRIMARY KEY (instance, module)
 ) WITH (fillfactor = 50);
 
+-- Where the paths differed: a sample, without values.
+CREATE TABLE rollout_mismatches (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    module   text NOT NULL,
+    version  bigint NOT NULL,
+    method   text NOT NULL,
+    key_hash text NOT NULL,
+    report   jsonb NOT NULL,
+    seen_at  timestamptz NOT NULL
+);
+
+CREATE INDEX rollout_mismatches_module ON rollout_mismatches (module, id);
+
 -- +goose Down
-DROP TABLE rollout_instances, rollout_history, rollout_stages;
+DROP TABLE rollout_mismatches, rollout_instances, rollout_history, rollout_stages;
 DROP FUNCTION rollout_refuse();
