@@ -49,7 +49,7 @@ func announce(out io.Writer, cfg *config, s *web.Server, key generatedKey) {
 		fmt.Fprintf(out, "  admin     http://%s  (/readyz?verbose, /metrics)\n", reachable(addr))
 	}
 	fmt.Fprintf(out, "  data      %s\n", cfg.StateDir)
-	credential := "$STRATA_ROOT_KEY"
+	credential := "$STRATA_ROOT_KEY" //nolint:gosec // the name of a variable
 	switch {
 	case key.key != "":
 		credential = key.key

@@ -289,7 +289,7 @@ func firstKey(cfg *config) (generatedKey, error) {
 	bits := make([]byte, 32)
 	_, _ = rand.Read(bits) // never fails (crypto/rand)
 	key := "sk_" + base64.RawURLEncoding.EncodeToString(bits)
-	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil { //nolint:gosec // PostgreSQL's own user must be able to pass
+	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil { // PostgreSQL's own user must be able to pass
 		return generatedKey{}, fmt.Errorf("state_dir: %w", err)
 	}
 	if err := os.WriteFile(path, []byte(key+"\n"), 0o600); err != nil {

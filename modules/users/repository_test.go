@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -198,7 +199,7 @@ func testUpdateConcurrently(t *testing.T, _ *db.DB, r Repository) {
 	for i := range writers {
 		wg.Go(func() {
 			if _, err := r.Update(t.Context(), u.ID, func(u *User) error {
-				u.Name += fmt.Sprint(i)
+				u.Name += strconv.Itoa(i)
 				return nil
 			}); err != nil {
 				t.Error(err)

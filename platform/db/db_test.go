@@ -186,7 +186,7 @@ func holdConnections(t *testing.T, d *db.DB, n int) (release func()) {
 	}
 	held = append(held, conn)
 	for range n - 1 {
-		rows, err := d.Querier(t.Context()).QueryContext(t.Context(), `SELECT 1`) //nolint:rowserrcheck // only held
+		rows, err := d.Querier(t.Context()).QueryContext(t.Context(), `SELECT 1`) //nolint:rowserrcheck,sqlclosecheck // only held
 		if err != nil {
 			t.Fatal(err)
 		}
