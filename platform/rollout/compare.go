@@ -147,13 +147,13 @@ func repeated(value any, err error) (outcome, bool) {
 // run compares. A difference counts if it is still there when both paths read the same snapshot, a moment later.
 func (m *Module) run(ctx context.Context, t trial) {
 	var got outcome
-	comparable := false
+	ok := false
 	started := time.Now()
 	err := m.compare.readOnly(ctx, false, func(ctx context.Context) {
-		got, comparable = t.try(ctx)
+		got, ok = t.try(ctx)
 		m.counters.reads[t.other].observe(time.Since(started), got.err)
 	})
-	if err != nil || !comparable {
+	if err != nil || !ok {
 		return
 	}
 	differences := diff(t.answered, got)
@@ -163,7 +163,7 @@ func (m *Module) run(ctx context.Context, t trial) {
 			return
 		case <-time.After(confirmAfter):
 		}
-		if differences, comparable = m.confirm(ctx, t); !comparable {
+		if differences, ok = m.confirm(ctx, t); !ok {
 			return
 		}
 	}
@@ -174,7 +174,7 @@ func (m *Module) run(ctx context.Context, t trial) {
 }
 
 // confirm reads both paths in one snapshot, so that no write can come between.
-func (m *Module) confirm(ctx context.Context, t trial) (differences []Difference, comparable bool) {
+func (m *Module) confirm(ctx context.Context, t trial) (differences []Difference, ok bool) {
 	var a, b outcome
 	var aok, bok bool
 	err := m.compare.readOnly(ctx, true, func(ctx context.Context) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -250,7 +251,7 @@ func TestComparisonsReadUnderTheirRole(t *testing.T) {
 func TestWritesRunOnceOnThePathOfTheirCohort(t *testing.T) {
 	f := newToy(t, Setting{Repository, Whole / 2})
 	for i := range 100 {
-		if err := f.rename(t.Context(), fmt.Sprint(i), "name"); err != nil {
+		if err := f.rename(t.Context(), strconv.Itoa(i), "name"); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -98,7 +98,9 @@ func reader[Reader, R any](rung R) Reader {
 
 // Write runs write exactly once, on the rung that key is on, in a transaction in which the cache has been told which
 // entries it touches: whatever the stage, so that any mix of stages is safe.
-func Write[R, T any](ctx context.Context, l *Ladder[R], method, key string, touches []string, write func(context.Context, R) (T, error)) (T, error) {
+func Write[R, T any](
+	ctx context.Context, l *Ladder[R], _, key string, touches []string, write func(context.Context, R) (T, error),
+) (T, error) {
 	var result T
 	err := l.DB.InTx(ctx, func(ctx context.Context) error {
 		if l.Cache != nil {

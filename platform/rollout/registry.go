@@ -11,7 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/db"
 )
@@ -40,12 +43,13 @@ type Config struct {
 	Sample      float64 // percent of the answers that are compared with direct SQL in the stage repository
 	Queue       int     // comparisons that may wait; what comes then is dropped
 	Workers     int     // comparisons at a time, each on a connection of its own
+	MinCompared int     // comparisons without a mismatch before it is safe to advance
 	CompareRole string  // that comparisons read under, such as pg_read_all_data; empty: the role of the connection
 }
 
 // Defaults returns the configuration that a deployment without any runs with.
 func Defaults() Config {
-	return Config{PollInterval: time.Second, Sample: 10, Queue: 1024, Workers: 2}
+	return Config{PollInterval: time.Second, Sample: 10, Queue: 1024, Workers: 2, MinCompared: 30_000}
 }
 
 func (c Config) validate() error {
@@ -54,8 +58,8 @@ func (c Config) validate() error {
 		return errors.New("rollout: poll_interval must lie in (0, 1 s], so that every instance follows within 2 s")
 	case c.Sample < 0 || c.Sample > 100:
 		return errors.New("rollout: sample must lie in [0, 100]")
-	case c.Queue < 1 || c.Workers < 1:
-		return errors.New("rollout: queue and workers must be at least 1")
+	case c.Queue < 1 || c.Workers < 1 || c.MinCompared < 1:
+		return errors.New("rollout: queue, workers and min_compared must be at least 1")
 	}
 	return nil
 }
@@ -65,6 +69,7 @@ type Deps struct {
 	DB      *db.DB
 	Auditor Auditor
 	Log     *slog.Logger
+	Metrics prometheus.Registerer
 }
 
 // Registry knows the modules of this process and keeps their stages as the table has them. There is one per process.
@@ -78,19 +83,24 @@ type Registry struct {
 	modules []*Module
 	compare *comparer
 
-	mu   sync.Mutex // one poll at a time
-	lost bool       // the table could not be read the last time
+	mu   sync.Mutex  // one poll at a time
+	lost atomic.Bool // the table could not be read the last time
 }
 
-// New returns a registry without modules. Errors: a configuration that cannot be.
+// New returns a registry without modules. Errors: a configuration that cannot be; metrics
+// registered twice.
 func New(cfg Config, deps Deps) (*Registry, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Registry{
+	r := &Registry{
 		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12],
 		compare: &comparer{db: deps.DB, role: cfg.CompareRole, jobs: make(chan func(context.Context), cfg.Queue)},
-	}, nil
+	}
+	if err := deps.Metrics.Register(collector{r}); err != nil {
+		return nil, fmt.Errorf("rollout: metrics: %w", err)
+	}
+	return r, nil
 }
 
 // Add puts a module on the ladder. All are added before Load. Errors: a name twice, an initial setting that is none.
@@ -149,16 +159,14 @@ func (r *Registry) Run(ctx context.Context) error {
 // follow polls once, and logs when the table is lost or found again.
 func (r *Registry) follow(ctx context.Context) {
 	err := r.poll(ctx)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case ctx.Err() != nil:
-	case err != nil && !r.lost:
+	if ctx.Err() != nil {
+		return
+	}
+	switch before := r.lost.Swap(err != nil); {
+	case err != nil && !before:
 		r.log.ErrorContext(ctx, "rollout: the table of stages is lost: every module stays where it is", "error", err)
-		r.lost = true
-	case err == nil && r.lost:
+	case err == nil && before:
 		r.log.InfoContext(ctx, "rollout: the table of stages is back")
-		r.lost = false
 	}
 }
 

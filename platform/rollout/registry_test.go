@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
@@ -62,7 +64,9 @@ func newInstance(t *testing.T, d *db.DB, initial Setting, options ...func(*Confi
 	}
 	i := instance{trail: &trail{}, log: &logged{}}
 	var err error
-	if i.Registry, err = New(cfg, Deps{DB: d, Auditor: i.trail, Log: slog.New(slog.NewTextHandler(i.log, nil))}); err != nil {
+	if i.Registry, err = New(cfg, Deps{
+		DB: d, Auditor: i.trail, Log: slog.New(slog.NewTextHandler(i.log, nil)), Metrics: prometheus.NewPedanticRegistry(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if i.users, err = i.Add("users", spec); err != nil {

@@ -20,7 +20,7 @@ const (
 func latencyBucket(d time.Duration) int {
 	v := uint64(max(d, 0)) >> latencyUnit
 	if v < latencySteps {
-		return int(v) //nolint:gosec // small
+		return int(v)
 	}
 	shift := bits.Len64(v) - bits.Len64(latencySteps)
 	return min(shift*latencySteps+int(v>>shift), latencyBuckets-1) //nolint:gosec // v>>shift is below 16
@@ -45,12 +45,14 @@ type counters struct {
 // operation is the reads, or the writes, of one path.
 type operation struct {
 	errors  atomic.Uint64
+	total   atomic.Int64 // nanoseconds
 	latency [latencyBuckets]atomic.Uint64
 }
 
 // observe counts one call.
 func (o *operation) observe(took time.Duration, err error) {
 	o.latency[latencyBucket(took)].Add(1)
+	o.total.Add(int64(took))
 	if failed(err) {
 		o.errors.Add(1)
 	}
