@@ -24,7 +24,7 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 
 // ByID implements Reader.
 func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
-	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Repository) (Event, error) {
+	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Reader) (Event, error) {
 		return rung.ByID(ctx, id)
 	})
 }
@@ -32,14 +32,14 @@ func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error
 // List implements Reader.
 func (r *SwitchRepository) List(ctx context.Context, f Filter) ([]Event, error) {
 	key := f.Subject + f.Actor.ID + f.Target.ID + f.Action
-	return rollout.Read(ctx, r.ladder, "List", key, func(ctx context.Context, rung Repository) ([]Event, error) {
+	return rollout.Read(ctx, r.ladder, "List", key, func(ctx context.Context, rung Reader) ([]Event, error) {
 		return rung.List(ctx, f)
 	})
 }
 
 // HasOrigins implements Reader.
 func (r *SwitchRepository) HasOrigins(ctx context.Context, subjectID string) (bool, error) {
-	return rollout.Read(ctx, r.ladder, "HasOrigins", subjectID, func(ctx context.Context, rung Repository) (bool, error) {
+	return rollout.Read(ctx, r.ladder, "HasOrigins", subjectID, func(ctx context.Context, rung Reader) (bool, error) {
 		return rung.HasOrigins(ctx, subjectID)
 	})
 }

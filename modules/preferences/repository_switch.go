@@ -30,14 +30,14 @@ func cacheKey(userID uuid.UUID) string { return valuesKind + ":" + userID.String
 
 // Definitions implements Reader.
 func (r *SwitchRepository) Definitions(ctx context.Context) (Catalogue, error) {
-	return rollout.Read(ctx, r.ladder, "Definitions", definitionsKey, func(ctx context.Context, rung Repository) (Catalogue, error) {
+	return rollout.Read(ctx, r.ladder, "Definitions", definitionsKey, func(ctx context.Context, rung Reader) (Catalogue, error) {
 		return rung.Definitions(ctx)
 	})
 }
 
 // Values implements Reader.
 func (r *SwitchRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
-	return rollout.Read(ctx, r.ladder, "Values", userID.String(), func(ctx context.Context, rung Repository) (Values, error) {
+	return rollout.Read(ctx, r.ladder, "Values", userID.String(), func(ctx context.Context, rung Reader) (Values, error) {
 		return rung.Values(ctx, userID)
 	})
 }

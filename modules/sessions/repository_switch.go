@@ -38,14 +38,14 @@ func cacheKeys(list []Session) []string {
 
 // ByToken implements Reader.
 func (r *SwitchRepository) ByToken(ctx context.Context, tokenHash Hash) (Session, error) {
-	return rollout.Read(ctx, r.ladder, "ByToken", string(tokenHash[:]), func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Read(ctx, r.ladder, "ByToken", string(tokenHash[:]), func(ctx context.Context, rung Reader) (Session, error) {
 		return rung.ByToken(ctx, tokenHash)
 	})
 }
 
 // List implements Reader.
 func (r *SwitchRepository) List(ctx context.Context, userID uuid.UUID) ([]Session, error) {
-	return rollout.Read(ctx, r.ladder, "List", userID.String(), func(ctx context.Context, rung Repository) ([]Session, error) {
+	return rollout.Read(ctx, r.ladder, "List", userID.String(), func(ctx context.Context, rung Reader) ([]Session, error) {
 		return rung.List(ctx, userID)
 	})
 }

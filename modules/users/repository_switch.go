@@ -27,28 +27,28 @@ func cacheKey(id uuid.UUID) string { return cacheKind + ":" + id.String() }
 
 // ByID implements Reader.
 func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
-	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Repository) (User, error) {
+	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Reader) (User, error) {
 		return rung.ByID(ctx, id)
 	})
 }
 
 // ByEmail implements Reader.
 func (r *SwitchRepository) ByEmail(ctx context.Context, email string) (User, error) {
-	return rollout.Read(ctx, r.ladder, "ByEmail", email, func(ctx context.Context, rung Repository) (User, error) {
+	return rollout.Read(ctx, r.ladder, "ByEmail", email, func(ctx context.Context, rung Reader) (User, error) {
 		return rung.ByEmail(ctx, email)
 	})
 }
 
 // List implements Reader.
 func (r *SwitchRepository) List(ctx context.Context, f Filter) ([]User, error) {
-	return rollout.Read(ctx, r.ladder, "List", f.Email+f.Query, func(ctx context.Context, rung Repository) ([]User, error) {
+	return rollout.Read(ctx, r.ladder, "List", f.Email+f.Query, func(ctx context.Context, rung Reader) ([]User, error) {
 		return rung.List(ctx, f)
 	})
 }
 
 // Credential implements Reader.
 func (r *SwitchRepository) Credential(ctx context.Context, id uuid.UUID) (string, error) {
-	return rollout.Read(ctx, r.ladder, "Credential", id.String(), func(ctx context.Context, rung Repository) (string, error) {
+	return rollout.Read(ctx, r.ladder, "Credential", id.String(), func(ctx context.Context, rung Reader) (string, error) {
 		return rung.Credential(ctx, id)
 	})
 }
