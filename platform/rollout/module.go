@@ -40,6 +40,8 @@ type Module struct {
 
 	mu      sync.Mutex
 	pending []Mismatch
+
+	watch watch // the registry's, under its lock
 }
 
 // state is what decisions are made from. It is replaced, never changed.

@@ -170,16 +170,40 @@ func (r *Registry) follow(ctx context.Context) {
 	}
 }
 
-// poll takes over what has changed and acknowledges it.
-func (r *Registry) poll(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*r.cfg.PollInterval)
+// poll takes over what has changed and acknowledges it, publishes what has been counted, and has the guard look at it. What
+// was watched before the table was lost is forgotten: an outage is no fault of a path.
+func (r *Registry) poll(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rows, err := r.stages(ctx)
-	if err != nil {
-		return err
+	defer func() {
+		if err != nil {
+			for _, m := range r.modules {
+				m.watch = watch{}
+			}
+		}
+	}()
+	for moved := true; moved; {
+		rows, err := r.stages(ctx)
+		if err != nil {
+			return err
+		}
+		if err := r.take(ctx, rows); err != nil {
+			return err
+		}
+		if err := r.beat(ctx); err != nil {
+			return err
+		}
+		if moved, err = r.guard(ctx, rows); err != nil {
+			return err
+		}
 	}
+	return r.publish(ctx)
+}
+
+// take puts into force what the table has.
+func (r *Registry) take(ctx context.Context, rows []stageRow) error {
 	for _, m := range r.modules {
 		i := slices.IndexFunc(rows, func(row stageRow) bool { return row.module == m.name })
 		if i < 0 {
@@ -194,8 +218,5 @@ func (r *Registry) poll(ctx context.Context) error {
 			r.log.InfoContext(ctx, "rollout: a module has moved", "module", m.name, "from", before.Setting, "to", now.Setting)
 		}
 	}
-	if err := r.beat(ctx); err != nil {
-		return err
-	}
-	return r.publish(ctx)
+	return nil
 }

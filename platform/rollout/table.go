@@ -61,10 +61,21 @@ func (s *stageRow) fields() []any {
 //
 // Errors: ErrNotFound, ErrVersionChanged, ErrStageNotAdjacent, ErrInstancesNotCaughtUp, those of the database.
 func (r *Registry) Change(ctx context.Context, c Change) error {
+	if err := r.change(ctx, c); err != nil {
+		return err
+	}
+	if err := r.poll(ctx); err != nil { // the move has been made; the next poll will tell
+		r.log.WarnContext(ctx, "rollout: a move could not be taken over at once", "module", c.Module, "error", err)
+	}
+	return nil
+}
+
+// change is Change up to the table.
+func (r *Registry) change(ctx context.Context, c Change) error {
 	if r.module(c.Module) == nil {
 		return ErrNotFound
 	}
-	err := r.db.InTx(ctx, func(ctx context.Context) error {
+	return r.db.InTx(ctx, func(ctx context.Context) error {
 		var row stageRow
 		if err := r.db.Querier(ctx).QueryRowContext(ctx,
 			`SELECT `+stageColumns+` FROM rollout_stages WHERE module = $1 FOR UPDATE`, c.Module).Scan(row.fields()...); err != nil {
@@ -81,13 +92,6 @@ func (r *Registry) Change(ctx context.Context, c Change) error {
 		}
 		return r.move(ctx, row, c)
 	})
-	if err != nil {
-		return err
-	}
-	if err := r.poll(ctx); err != nil { // the move has been made; the next poll will tell
-		r.log.WarnContext(ctx, "rollout: a move could not be taken over at once", "module", c.Module, "error", err)
-	}
-	return nil
 }
 
 // permit checks what a move depends on besides its version.
