@@ -118,8 +118,13 @@ func From(err error) *Error {
 	return ErrInternal.Wrap(err)
 }
 
-// KindOf returns the kind of the Error in err's chain; Internal where there is none.
-func KindOf(err error) Kind { return From(err).Kind }
+// KindOf returns the kind of the Error in err's chain; Internal where there is none, and for nil.
+func KindOf(err error) Kind {
+	if e := From(err); e != nil {
+		return e.Kind
+	}
+	return Internal
+}
 
 // Errors that belong to no module.
 var (
