@@ -53,7 +53,7 @@ var program = sync.OnceValues(func() (string, error) {
 	if raceDetector {
 		args = append(args, "-race")
 	}
-	out, err := exec.Command("go", append(args, "../cmd/api")...).CombinedOutput() //nolint:noctx // ends with the run
+	out, err := exec.Command("go", append(args, "../cmd/api")...).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build the server: %w\n%s", err, out)
 	}
@@ -130,8 +130,8 @@ func (d *deployment) start(settings ...string) *server {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	defer output.Close()       // the process has its own
-	s.cmd = exec.Command(path) //nolint:noctx // stop ends it
+	defer output.Close() // the process has its own
+	s.cmd = exec.Command(path)
 	s.cmd.Env = append(append(append([]string{}, d.env...), settings...), "STRATA_ADDR="+addr, "STRATA_ADMIN_ADDR="+adminAddr)
 	s.cmd.Stdout, s.cmd.Stderr = output, output
 	if err := s.cmd.Start(); err != nil {
@@ -150,7 +150,7 @@ func (d *deployment) start(settings ...string) *server {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}

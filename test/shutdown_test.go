@@ -52,7 +52,7 @@ type slowRequest struct {
 // says 100 Continue.
 func (s *server) begin(person account) *slowRequest {
 	s.t.Helper()
-	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://")) //nolint:noctx // has a deadline below
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -67,8 +67,12 @@ func (s *server) begin(person account) *slowRequest {
 		s.t.Fatal(err)
 	}
 	r := &slowRequest{person: person, conn: conn, reader: bufio.NewReader(conn), rest: body[len(body)-1:]}
-	if res, err := http.ReadResponse(r.reader, nil); err != nil || res.StatusCode != http.StatusContinue {
-		s.t.Fatalf("the server does not take the request: %v, %v", res, err)
+	res, err := http.ReadResponse(r.reader, nil)
+	if err != nil {
+		s.t.Fatalf("the server does not take the request: %v", err)
+	}
+	if _ = res.Body.Close(); res.StatusCode != http.StatusContinue {
+		s.t.Fatalf("the server does not take the request: %s", res.Status)
 	}
 	if _, err := conn.Write([]byte(body[:len(body)-1])); err != nil {
 		s.t.Fatal(err)
@@ -96,7 +100,7 @@ func (r *slowRequest) finish(t *testing.T) {
 func (s *server) awaitClosed() {
 	s.t.Helper()
 	for deadline := time.Now().Add(stopTimeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://")) //nolint:noctx // local
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 		if err != nil {
 			return
 		}
