@@ -110,6 +110,7 @@ type server struct {
 	deployment *deployment
 	t          *testing.T
 	url        string
+	readyz     string
 	cmd        *exec.Cmd
 	log        string // file
 	exited     chan struct{}
@@ -124,7 +125,8 @@ func (d *deployment) start(settings ...string) *server {
 	}
 	addr, adminAddr := freeAddr(d.t), freeAddr(d.t)
 	s := &server{
-		deployment: d, t: d.t, url: "http://" + addr, exited: make(chan struct{}), log: filepath.Join(d.t.TempDir(), "server.log"),
+		deployment: d, t: d.t, url: "http://" + addr, readyz: "http://" + adminAddr + "/readyz", exited: make(chan struct{}),
+		log: filepath.Join(d.t.TempDir(), "server.log"),
 	}
 	output, err := os.Create(s.log)
 	if err != nil {
@@ -142,7 +144,7 @@ func (d *deployment) start(settings ...string) *server {
 		close(s.exited)
 	}()
 	d.t.Cleanup(s.stop)
-	s.awaitReady("http://" + adminAddr + "/readyz")
+	s.awaitReady()
 	s.Client = webtest.Dial(d.t, s.url)
 	s.root = s.As(rootKey)
 	return s
@@ -158,7 +160,7 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func (s *server) awaitReady(readyz string) {
+func (s *server) awaitReady() {
 	s.t.Helper()
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		select {
@@ -166,7 +168,7 @@ func (s *server) awaitReady(readyz string) {
 			s.t.Fatalf("the server ended: %s\n%s", s.cmd.ProcessState, s.logTail())
 		default:
 		}
-		if status, err := get(s.t.Context(), readyz); err == nil && status == http.StatusOK {
+		if status, err := get(s.t.Context(), s.readyz); err == nil && status == http.StatusOK {
 			return
 		}
 	}
