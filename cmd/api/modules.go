@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -170,19 +171,19 @@ func (c modulesClient) set(ctx context.Context, name string, change map[string]a
 
 // watch prints the modules again and again: over what it printed before on a terminal, else below it.
 func (c modulesClient) watch(ctx context.Context, out io.Writer, every time.Duration) error {
-	const clear = "\x1b[H\x1b[2J"
+	const redraw = "\x1b[H\x1b[2J"
 	f, ok := out.(*os.File)
-	terminal := ok && term.IsTerminal(int(f.Fd())) //nolint:gosec // a descriptor is small
+	terminal := ok && term.IsTerminal(int(f.Fd()))
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		list, err := c.list(ctx)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // interrupted, which is how it ends
+			return nil // interrupted, which is how it ends
 		}
 		var page bytes.Buffer
 		if terminal {
-			page.WriteString(clear)
+			page.WriteString(redraw)
 		}
 		fmt.Fprintf(&page, "%s  %s\n\n", c.url, time.Now().Format(time.TimeOnly))
 		if err != nil {
@@ -239,15 +240,16 @@ func (c modulesClient) call(ctx context.Context, method, path string, body any, 
 
 // problemError is a problem in one line.
 func problemError(p web.Problem) error {
-	text := p.Code + ": " + p.Detail
+	var text strings.Builder
+	text.WriteString(p.Code + ": " + p.Detail)
 	for _, v := range p.Errors {
 		place := v.Parameter
 		if v.Pointer != nil {
 			place = *v.Pointer
 		}
-		text += " " + place + ": " + v.Message
+		text.WriteString(" " + place + ": " + v.Message)
 	}
-	return fmt.Errorf("%s", text)
+	return errors.New(text.String())
 }
 
 // printModules prints a table, and below it what speaks against advancing.

@@ -41,7 +41,8 @@ type Module struct {
 	mu      sync.Mutex
 	pending []Mismatch
 
-	watch watch // the registry's, under its lock
+	watch    watch // the registry's, under its lock, as is
+	flagLost bool  // the module's flag could not be read the last time
 }
 
 // state is what decisions are made from. It is replaced, never changed.

@@ -70,6 +70,7 @@ type Deps struct {
 	Auditor Auditor
 	Log     *slog.Logger
 	Metrics prometheus.Registerer
+	Flags   *FlagSource // moves the modules in place of Change; nil: none does
 }
 
 // Registry knows the modules of this process and keeps their stages as the table has them. There is one per process.
@@ -82,6 +83,7 @@ type Registry struct {
 	id      string // of this process start
 	modules []*Module
 	compare *comparer
+	flags   *FlagSource
 
 	mu   sync.Mutex  // one poll at a time
 	lost atomic.Bool // the table could not be read the last time
@@ -94,7 +96,7 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 		return nil, err
 	}
 	r := &Registry{
-		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12],
+		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12], flags: deps.Flags,
 		compare: &comparer{db: deps.DB, role: cfg.CompareRole, jobs: make(chan func(context.Context), cfg.Queue)},
 	}
 	if err := deps.Metrics.Register(collector{r}); err != nil {
@@ -135,7 +137,16 @@ func (r *Registry) Load(ctx context.Context) error {
 			return fmt.Errorf("rollout: module %s: %w", m.name, err)
 		}
 	}
-	return r.poll(ctx)
+	if err := r.poll(ctx); err != nil {
+		return err
+	}
+	for _, m := range r.modules {
+		if now := m.Setting(); now != m.spec.Initial {
+			r.log.InfoContext(ctx, "rollout: the table has another stage than the configuration, and wins", "module", m.name,
+				"configured", m.spec.Initial, "stage", now)
+		}
+	}
+	return nil
 }
 
 // Run follows the table until ctx ends. An instance that has lost it stays where it is, and says so.
@@ -170,8 +181,8 @@ func (r *Registry) follow(ctx context.Context) {
 	}
 }
 
-// poll takes over what has changed and acknowledges it, publishes what has been counted, and has the guard look at it. What
-// was watched before the table was lost is forgotten: an outage is no fault of a path.
+// poll takes over what has changed and acknowledges it, publishes what has been counted, and has the guard and the
+// flags look at it. What was watched before the table was lost is forgotten: an outage is no fault of a path.
 func (r *Registry) poll(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -195,7 +206,10 @@ func (r *Registry) poll(ctx context.Context) (err error) {
 		if err := r.beat(ctx); err != nil {
 			return err
 		}
-		if moved, err = r.guard(ctx, rows); err != nil {
+		if moved, err = r.guard(ctx, rows); err == nil && !moved {
+			moved, err = r.heed(ctx, rows)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -58,6 +58,12 @@ type instance struct {
 
 func newInstance(t *testing.T, d *db.DB, initial Setting, options ...func(*Config, *Spec)) instance {
 	t.Helper()
+	return newFlagged(t, d, initial, nil, options...)
+}
+
+// newFlagged is newInstance with a source of flags.
+func newFlagged(t *testing.T, d *db.DB, initial Setting, flags *FlagSource, options ...func(*Config, *Spec)) instance {
+	t.Helper()
 	cfg, spec := Defaults(), Spec{Initial: initial, Methods: MethodsOf[Reader]()}
 	for _, option := range options {
 		option(&cfg, &spec)
@@ -66,6 +72,7 @@ func newInstance(t *testing.T, d *db.DB, initial Setting, options ...func(*Confi
 	var err error
 	if i.Registry, err = New(cfg, Deps{
 		DB: d, Auditor: i.trail, Log: slog.New(slog.NewTextHandler(i.log, nil)), Metrics: prometheus.NewPedanticRegistry(),
+		Flags: flags,
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -47,20 +47,26 @@ type stageRow struct {
 	module string
 	Setting
 	version   int64
+	wanted    string // by the flag, the last time it changed
+	held      bool   // by the guard
 	changedAt time.Time
 }
 
-const stageColumns = `module, stage, reach, version, changed_at`
+const stageColumns = `module, stage, reach, version, wanted, held, changed_at`
 
 func (s *stageRow) fields() []any {
-	return []any{&s.module, &s.Stage, &s.Reach, &s.version, &s.changedAt}
+	return []any{&s.module, &s.Stage, &s.Reach, &s.version, &s.wanted, &s.held, &s.changedAt}
 }
 
 // Change moves a module. It is in force in this process when it returns, and on the others within two polls. A move to
 // where the module is changes nothing. Moves back are always possible; others wait for the instances.
 //
-// Errors: ErrNotFound, ErrVersionChanged, ErrStageNotAdjacent, ErrInstancesNotCaughtUp, those of the database.
+// Errors: ErrNotFound, ErrVersionChanged, ErrStageNotAdjacent, ErrInstancesNotCaughtUp, ErrManagedElsewhere, those of the
+// database.
 func (r *Registry) Change(ctx context.Context, c Change) error {
+	if r.flags != nil {
+		return ErrManagedElsewhere
+	}
 	if err := r.change(ctx, c); err != nil {
 		return err
 	}
@@ -117,8 +123,9 @@ func (r *Registry) permit(ctx context.Context, row stageRow, to Setting) error {
 // move writes a move that is permitted.
 func (r *Registry) move(ctx context.Context, row stageRow, c Change) error {
 	if _, err := r.db.Querier(ctx).ExecContext(ctx,
-		`UPDATE rollout_stages SET stage = $2, reach = $3, version = version + 1, changed_at = now() WHERE module = $1`,
-		c.Module, c.To.Stage, c.To.Reach); err != nil {
+		`UPDATE rollout_stages SET stage = $2, reach = $3, version = version + 1, held = $4, changed_at = now()
+			WHERE module = $1`,
+		c.Module, c.To.Stage, c.To.Reach, c.Actor == Guard); err != nil {
 		return db.Translate(err, nil)
 	}
 	if err := r.remember(ctx, c, row.version+1); err != nil {

@@ -6,6 +6,8 @@ CREATE TABLE rollout_stages (
     stage      text NOT NULL CHECK (stage IN ('direct', 'shadow', 'repository', 'cached')),
     reach      integer NOT NULL CHECK (reach BETWEEN 0 AND 10000), -- basis points of the keys
     version    bigint NOT NULL DEFAULT 1,
+    wanted     text NOT NULL DEFAULT '',        -- what a flag said last, where the stages follow flags
+    held       boolean NOT NULL DEFAULT false,  -- the guard made the last move, and the flag has not changed since
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 
