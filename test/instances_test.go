@@ -17,16 +17,19 @@ func TestInstances(t *testing.T) {
 		name        string
 		left, right []string
 		redis       bool
+		outage      bool // of Redis
 	}{
-		{"cached", allAt("cached"), allAt("cached"), true},
-		{"climbing", allAt("direct"), allAt("cached"), true},
-		{"without Redis", allAt("cached"), allAt("repository"), false},
+		{"cached", allAt("cached"), allAt("cached"), true, true},
+		{"climbing", allAt("direct"), allAt("cached"), true, false},
+		{"without Redis", allAt("cached"), allAt("repository"), false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
 			var shared []string
+			var redis *dbtest.RedisServer
 			if tc.redis {
-				shared = append(shared, "REDIS_URL="+dbtest.Redis(t).URL)
+				redis = dbtest.Redis(t)
+				shared = append(shared, "REDIS_URL="+redis.URL)
 			}
 			d := deploy(t, shared...)
 			left, right := d.start(tc.left...), d.start(tc.right...)
@@ -35,6 +38,9 @@ func TestInstances(t *testing.T) {
 			p.revoke(5)
 			p.suspend(4)
 			p.rename(10)
+			if tc.outage {
+				p.outage(redis)
+			}
 		})
 	}
 }
@@ -53,6 +59,19 @@ func (p pair) sides(turn int) (here, there *server) {
 
 // at is the same session on another instance.
 func (d device) at(s *server) device { return device{s.As(d.token), d.session, d.token} }
+
+// outage holds the pair to the same while Redis does not answer, is gone, and is back empty.
+func (p pair) outage(redis *dbtest.RedisServer) {
+	p.t.Helper()
+	redis.Pause()
+	p.rotate(2)
+	redis.Resume()
+	p.rotate(4)
+	redis.Stop()
+	p.rotate(2)
+	redis.Start()
+	p.rotate(8)
+}
 
 func (p pair) rotate(times int) {
 	p.t.Helper()

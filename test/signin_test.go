@@ -15,7 +15,7 @@ import (
 // most of the time: a factor of ten and more. The samples are taken in a random order, so that neither falls in step
 // with the server's garbage collections, and medians are compared, so that a busy machine slows both alike.
 func TestSignInTakesAlike(t *testing.T) {
-	const samples, most = 40, 1.3
+	const samples, most = 30, 1.5
 	s := deploy(t).start()
 	ada, nobody := s.signUp(), s.deployment.newPerson()
 	refuse := func(a account) time.Duration {
