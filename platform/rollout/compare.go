@@ -126,9 +126,9 @@ type trial struct {
 	again, try      func(context.Context) (outcome, bool) // on the path that answered, and on the other
 }
 
-// submit queues a trial.
-func (m *Module) submit(t trial) {
-	if !m.compare.offer(func(ctx context.Context) { m.run(ctx, t) }) {
+// queue hands the comparer a job, or counts it as dropped.
+func (m *Module) queue(job func(context.Context)) {
+	if !m.compare.offer(job) {
 		m.counters.dropped.Add(1)
 	}
 }
@@ -144,8 +144,11 @@ func repeated(value any, err error) (outcome, bool) {
 	return outcomeOf(value, err)
 }
 
-// run compares. A difference counts if it is still there when both paths read the same snapshot, a moment later.
+// run compares. A difference is looked at again a moment later; meanwhile the queue goes on.
 func (m *Module) run(ctx context.Context, t trial) {
+	if m.current.Load().version != t.version {
+		return // it says nothing about the stage that the module is at now
+	}
 	var got outcome
 	ok := false
 	started := time.Now()
@@ -153,35 +156,31 @@ func (m *Module) run(ctx context.Context, t trial) {
 		got, ok = t.try(ctx)
 		m.counters.reads[t.other].observe(time.Since(started), got.err)
 	})
-	if err != nil || !ok {
-		return
-	}
-	differences := diff(t.answered, got)
-	if len(differences) > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(confirmAfter):
-		}
-		if differences, ok = m.confirm(ctx, t); !ok {
-			return
-		}
-	}
-	m.counters.compare(t.method, len(differences) == 0)
-	if len(differences) > 0 {
-		m.report(t, differences)
+	switch {
+	case err != nil || !ok:
+	case len(diff(t.answered, got)) == 0:
+		m.counters.compare(t.method, true)
+	default:
+		time.AfterFunc(confirmAfter, func() { m.queue(func(ctx context.Context) { m.confirm(ctx, t) }) })
 	}
 }
 
-// confirm reads both paths in one snapshot, so that no write can come between.
-func (m *Module) confirm(ctx context.Context, t trial) (differences []Difference, ok bool) {
+// confirm counts a difference if it is still there when both paths read one snapshot, so that no write can come between.
+func (m *Module) confirm(ctx context.Context, t trial) {
 	var a, b outcome
 	var aok, bok bool
 	err := m.compare.readOnly(ctx, true, func(ctx context.Context) {
 		a, aok = t.again(ctx)
 		b, bok = t.try(ctx)
 	})
-	return diff(a, b), err == nil && aok && bok
+	if err != nil || !aok || !bok || m.current.Load().version != t.version {
+		return
+	}
+	differences := diff(a, b)
+	m.counters.compare(t.method, len(differences) == 0)
+	if len(differences) > 0 {
+		m.report(t, differences)
+	}
 }
 
 // report keeps a mismatch for the next poll to publish.

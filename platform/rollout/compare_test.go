@@ -200,6 +200,20 @@ func TestWritesInBetweenAreNoMismatches(t *testing.T) {
 	}
 }
 
+func TestWhatWasAskedAtAnotherStageDoesNotCount(t *testing.T) {
+	f := newToy(t, Setting{Shadow, Whole})
+	f.orm.wrong = func(_ context.Context, _ db.Querier, i *item) error { i.Name = "wrong"; return nil }
+	f.mustRead(t, "1")
+	f.mustMove(t, Setting{Shadow, Whole / 2})
+	f.orm.wrong = nil
+	f.mustMove(t, Setting{Shadow, Whole})
+	f.run(t) // only now is the queue worked off
+	f.mustRead(t, "1")
+	if got := f.counted(t, 1); got.Compared != 1 || got.Mismatched != 0 {
+		t.Errorf("counted %+v", got)
+	}
+}
+
 func TestReadsInTransactionsAreNotCompared(t *testing.T) {
 	f := newToy(t, Setting{Shadow, Whole})
 	f.run(t)
@@ -271,8 +285,10 @@ func TestDiff(t *testing.T) {
 		{"order of members", `{"a":1,"b":[2]}`, `{"b":[2],"a":1}`, nil},
 		{"scalar", `1`, `2`, []Difference{{"", "changed"}}},
 		{"large numbers", `10000000000000001`, `10000000000000002`, []Difference{{"", "changed"}}},
-		{"types", `{"a":{}}`, `{"a":[]}`, []Difference{{"/a", "changed"}}},
-		{"null", `{"a":null}`, `{"a":{}}`, []Difference{{"/a", "changed"}}},
+		{"types", `{"a":{"b":1}}`, `{"a":[1]}`, []Difference{{"/a", "changed"}}},
+		{"null", `{"a":null}`, `{"a":{"b":1}}`, []Difference{{"/a", "changed"}}},
+		{"empty", `{"a":null,"b":{}}`, `{"a":[],"b":null}`, nil},
+		{"null and zero", `{"a":null}`, `{"a":0}`, []Difference{{"/a", "changed"}}},
 		{"members", `{"a":1,"b":{"c":2}}`, `{"b":{"d":2}}`, []Difference{{"/a", "missing"}, {"/b/c", "missing"}, {"/b/d", "added"}}},
 		{"elements", `[1,2]`, `[1,3,4]`, []Difference{{"/1", "changed"}, {"/2", "added"}}},
 		{"fewer elements", `[1]`, `[]`, []Difference{{"/0", "missing"}}},

@@ -75,7 +75,11 @@ func (d *differ) add(pointer, kind string) {
 	}
 }
 
+// walk compares two values. What is empty is the same whether it is null or holds nothing: that is how Go encodes nil.
 func (d *differ) walk(at string, a, b any) {
+	if empty(a) && empty(b) {
+		return
+	}
 	switch x := a.(type) {
 	case map[string]any:
 		if y, ok := b.(map[string]any); ok {
@@ -93,6 +97,18 @@ func (d *differ) walk(at string, a, b any) {
 		}
 	}
 	d.add(at, "changed")
+}
+
+func empty(v any) bool {
+	switch v := v.(type) {
+	case nil:
+		return true
+	case map[string]any:
+		return len(v) == 0
+	case []any:
+		return len(v) == 0
+	}
+	return false
 }
 
 func container(v any) bool {

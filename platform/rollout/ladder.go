@@ -85,10 +85,11 @@ func compare[R, Reader, T any](
 			return repeated(read(ctx, reader[Reader](l.rung(p))))
 		}
 	}
-	m.submit(trial{
+	t := trial{
 		method: method, key: key, version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
 		again: repeat(answerer), try: repeat(other),
-	})
+	}
+	m.queue(func(ctx context.Context) { m.run(ctx, t) })
 }
 
 // reader narrows a rung to its reads.
