@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -44,6 +45,9 @@ func TestMain(m *testing.M) {
 
 // program builds the server once per run.
 var program = sync.OnceValues(func() (string, error) {
+	if err := readSources(); err != nil {
+		return "", err
+	}
 	dir, err := os.MkdirTemp("", "strata-blackbox-")
 	if err != nil {
 		return "", err
@@ -59,6 +63,23 @@ var program = sync.OnceValues(func() (string, error) {
 	}
 	return path, nil
 })
+
+// readSources looks at every file that the server is made of. `go test` notes what a test looks at, and so knows when a
+// passed one must run again: this package imports nothing of the server.
+func readSources() error {
+	for _, dir := range []string{"../cmd", "../configs", "../modules", "../platform", "../go.mod"} {
+		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil {
+				_, err = os.Stat(path)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // A deployment is what the instances of one installation share: a database, a state directory and settings.
 type deployment struct {
