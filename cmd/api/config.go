@@ -12,6 +12,7 @@ import (
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
+	"github.com/open-feature/go-sdk/openfeature"
 
 	"github.com/strata-accounts/strata/configs"
 	"github.com/strata-accounts/strata/platform/cache"
@@ -33,8 +34,11 @@ type config struct {
 	Database db.Config
 	Cache    cache.Config
 
-	Modules moduleConfig
-	Stages  map[string]rollout.Stage // by module
+	Modules  moduleConfig
+	Rollout  rollout.Config
+	Source   string                   // of the stages: "table" or "openfeature"
+	Stages   map[string]rollout.Stage // by module: where it starts
+	Percents map[string]float64
 
 	shown        []shown      // what `config print` shows
 	stopPostgres func() error // set by startPostgres
@@ -77,7 +81,7 @@ func loadConfig(environ []string) (*config, error) {
 			return nil, fmt.Errorf("%s: there is no such key; configs/default.yaml lists all", key)
 		}
 	}
-	c := &config{Stages: map[string]rollout.Stage{}}
+	c := &config{Stages: map[string]rollout.Stage{}, Percents: map[string]float64{}}
 	for _, s := range c.settings() {
 		value := k.Get(s.key)
 		if err := s.parse(value); err != nil {
@@ -140,6 +144,14 @@ func (c *config) complete() error {
 	return nil
 }
 
+// flags returns where the stages come from in place of the table: the OpenFeature provider that the process was given.
+func (c *config) flags() *rollout.FlagSource {
+	if c.Source != "openfeature" {
+		return nil
+	}
+	return rollout.NewFlagSource(openfeature.NewClient("strata"))
+}
+
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return line
@@ -190,6 +202,14 @@ func (c *config) settings() []setting {
 		{"limits.sign_in", limit(s.Limits, "sign_in"), nil},
 		{"limits.sign_up", limit(s.Limits, "sign_up"), nil},
 		{"limits.confirm", limit(s.Limits, "confirm"), nil},
+
+		{"rollout.source", oneOf(&c.Source, "table", "openfeature"), nil},
+		{"rollout.poll_interval", duration(&c.Rollout.PollInterval, 10*time.Millisecond, time.Second), nil},
+		{"rollout.sample", percentage(&c.Rollout.Sample), nil},
+		{"rollout.queue", integer(&c.Rollout.Queue, 1, 1_000_000), nil},
+		{"rollout.workers", integer(&c.Rollout.Workers, 1, 100), nil},
+		{"rollout.min_compared", integer(&c.Rollout.MinCompared, 1, 1_000_000_000), nil},
+		{"rollout.compare_role", text(&c.Rollout.CompareRole), nil},
 
 		{"log.format", oneOf(&c.LogFormat, "text", "json"), nil},
 		{"log.level", oneOf(&c.LogLevel, "debug", "info", "warn", "error"), nil},

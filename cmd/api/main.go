@@ -51,6 +51,7 @@ func command() *cobra.Command {
 		&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: runVersion},
 		configCommand(),
 		auditCommand(setUpAudit),
+		modulesCommand(setUpModules),
 	)
 	return root
 }

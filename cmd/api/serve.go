@@ -97,7 +97,12 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 		return nil, errors.Join(err, c.Close())
 	}
 	a := &app{cache: c, close: c.Close}
-	a.modules = newModules(cfg, platform{db: d, cache: c, keys: keys, log: log, metrics: registry})
+	if a.modules, err = newModules(cfg, platform{db: d, cache: c, keys: keys, log: log, metrics: registry}); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	if err := a.modules.ladders.Load(ctx); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	a.server, err = web.New(cfg.Server, web.Deps{
 		Log: log, Metrics: registry, Checks: checks(d), DB: d,
 		Sessions: a.modules.sessions.Service, Limiter: newLimiter(c.Redis(), log),
@@ -106,6 +111,7 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 		return nil, errors.Join(err, c.Close())
 	}
 	a.modules.routes(a.server.API())
+	a.modules.ladders.Routes(a.server.AdminAPI())
 	return a, nil
 }
 
@@ -129,7 +135,7 @@ func (a *app) run(ctx context.Context, log *slog.Logger) (*errgroup.Group, conte
 	jobs := &errgroup.Group{}
 	for name, job := range map[string]func(context.Context) error{
 		"cache": a.cache.Run, "users": a.modules.users.Run, "sessions": a.modules.sessions.Run,
-		"auditlog": a.modules.auditlog.Run, "idempotency": a.forgetIdempotencyKeys(log),
+		"auditlog": a.modules.auditlog.Run, "rollout": a.modules.ladders.Run, "idempotency": a.forgetIdempotencyKeys(log),
 	} {
 		jobs.Go(func() error {
 			if err := job(ctx); err != nil && ctx.Err() == nil {
@@ -172,7 +178,10 @@ func openAPI() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := newModules(cfg, platform{cache: c, log: log, metrics: registry})
+	m, err := newModules(cfg, platform{cache: c, log: log, metrics: registry})
+	if err != nil {
+		return nil, err
+	}
 	s, err := web.New(cfg.Server, web.Deps{
 		Log: log, Metrics: registry, Checks: &web.Checks{}, DB: &db.DB{}, Sessions: m.sessions.Service, Limiter: newLimiter(nil, log),
 	})

@@ -103,6 +103,28 @@ func (c *config) stage(module string) func(any) error {
 	}
 }
 
+func (c *config) percent(module string) func(any) error {
+	return func(v any) error {
+		var p float64
+		if err := percentage(&p)(v); err != nil {
+			return err
+		}
+		c.Percents[module] = p
+		return nil
+	}
+}
+
+func percentage(to *float64) func(any) error {
+	return func(v any) error {
+		p, err := strconv.ParseFloat(fmt.Sprint(v), 64)
+		if err != nil || !(p >= 0 && p <= 100) { // also not a number
+			return errors.New("is not a percentage; must be a number from 0 to 100")
+		}
+		*to = p
+		return nil
+	}
+}
+
 func boolean(to *bool) func(any) error {
 	return func(v any) error {
 		b, err := strconv.ParseBool(fmt.Sprint(v))

@@ -27,7 +27,7 @@ import (
 // migrations lists all tables, in the order in which they are made: the modules' triggers call the cache's function.
 func migrations() []db.Migration {
 	return []db.Migration{
-		cache.Migrations(), web.Migrations(),
+		cache.Migrations(), web.Migrations(), rollout.Migrations(),
 		auditlog.Migrations(), users.Migrations(), sessions.Migrations(), preferences.Migrations(),
 	}
 }
@@ -45,6 +45,7 @@ func (c *config) moduleSettings() []setting {
 	m := &c.Modules
 	return []setting{
 		{"users.stage", c.stage("users"), nil},
+		{"users.percent", c.percent("users"), nil},
 		{"users.public_sign_up", boolean(&m.Users.PublicSignUp), nil},
 		{"users.hash_concurrency", integer(&m.Users.HashConcurrency, 0, 1024), nil},
 		{"users.hash_wait", duration(&m.Users.HashWait, time.Millisecond, time.Minute), nil},
@@ -53,6 +54,7 @@ func (c *config) moduleSettings() []setting {
 		{"users.import_batch", integer(&m.Users.ImportBatch, 1, 5000), nil},
 
 		{"sessions.stage", c.stage("sessions"), nil},
+		{"sessions.percent", c.percent("sessions"), nil},
 		{"sessions.idle_timeout", duration(&m.Sessions.IdleTimeout, time.Second, 3650*day), nil},
 		{"sessions.lifetime", duration(&m.Sessions.Lifetime, time.Second, 3650*day), nil},
 		{"sessions.seen_interval", duration(&m.Sessions.SeenInterval, time.Second, day), nil},
@@ -63,6 +65,7 @@ func (c *config) moduleSettings() []setting {
 		{"sessions.account_limit", limitOf(&m.Sessions.AccountLimit), nil},
 
 		{"auditlog.stage", c.stage("auditlog"), nil},
+		{"auditlog.percent", c.percent("auditlog"), nil},
 		{"auditlog.seal_interval", duration(&m.Auditlog.SealInterval, 10*time.Millisecond, time.Hour), nil},
 		{"auditlog.seal_batch", integer(&m.Auditlog.SealBatch, 1, 100_000), nil},
 		{"auditlog.seal_lag_warning", duration(&m.Auditlog.SealLagWarning, time.Second, day), nil},
@@ -73,6 +76,7 @@ func (c *config) moduleSettings() []setting {
 		{"auditlog.verifiers", list(&m.Keys.Verifiers), nil},
 
 		{"preferences.stage", c.stage("preferences"), nil},
+		{"preferences.percent", c.percent("preferences"), nil},
 	}
 }
 
@@ -82,6 +86,7 @@ type modules struct {
 	sessions    *sessions.Module
 	auditlog    *auditlog.Module
 	preferences *preferences.Module
+	ladders     *rollout.Registry
 }
 
 // platform is what the modules stand on.
@@ -93,34 +98,86 @@ type platform struct {
 	metrics prometheus.Registerer
 }
 
-func newModules(cfg *config, p platform) *modules {
+func newModules(cfg *config, p platform) (*modules, error) {
 	m := &modules{}
+	audit := auditor{m}
+	var err error
+	if m.ladders, err = rollout.New(cfg.Rollout, rollout.Deps{
+		DB: p.db, Auditor: audit, Log: p.log, Metrics: p.metrics, Flags: cfg.flags(),
+	}); err != nil {
+		return nil, err
+	}
+	rungs, err := newRungs(cfg, p, m.ladders)
+	if err != nil {
+		return nil, err
+	}
 	m.auditlog = auditlog.New(auditlog.Deps{
-		DB: p.db, Keys: p.keys, Log: p.log, Metrics: p.metrics, Config: cfg.Modules.Auditlog,
-		Repository: auditlog.NewSwitchRepository(ladder[auditlog.Repository](p, cfg.Stages["auditlog"], auditlog.NewDirectRepository(p.db),
-			auditlog.NewPostgresRepository(p.db), auditlog.NewCacheRepository(auditlog.NewPostgresRepository(p.db), p.cache))),
+		DB: p.db, Repository: rungs.auditlog, Keys: p.keys, Log: p.log, Metrics: p.metrics, Config: cfg.Modules.Auditlog,
 	})
-	audit := auditor{m.auditlog.Service}
 	m.users = users.New(users.Deps{
-		DB: p.db, Auditor: audit, Sessions: sessionEnder{m}, Erasers: []users.Eraser{eraser{m}}, Log: p.log, Config: cfg.Modules.Users,
-		Repository: users.NewSwitchRepository(ladder[users.Repository](p, cfg.Stages["users"], users.NewDirectRepository(p.db),
-			users.NewPostgresRepository(p.db), users.NewCacheRepository(users.NewPostgresRepository(p.db), p.cache))),
+		DB: p.db, Repository: rungs.users, Auditor: audit, Sessions: sessionEnder{m}, Erasers: []users.Eraser{eraser{m}},
+		Log: p.log, Config: cfg.Modules.Users,
 	})
 	m.sessions = sessions.New(sessions.Deps{
-		DB: p.db, Auditor: audit, Users: accounts{p.db, m.users.Service}, Log: p.log, Config: cfg.Modules.Sessions,
-		Repository: sessions.NewSwitchRepository(ladder[sessions.Repository](p, cfg.Stages["sessions"], sessions.NewDirectRepository(p.db),
-			sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache))),
+		DB: p.db, Repository: rungs.sessions, Auditor: audit, Users: accounts{p.db, m.users.Service}, Log: p.log,
+		Config: cfg.Modules.Sessions,
 	})
 	m.preferences = preferences.New(preferences.Deps{
-		DB: p.db, Auditor: audit, Users: holders{m.users.Service},
-		Repository: preferences.NewSwitchRepository(ladder[preferences.Repository](p, cfg.Stages["preferences"], preferences.NewDirectRepository(p.db),
-			preferences.NewPostgresRepository(p.db), preferences.NewCacheRepository(preferences.NewPostgresRepository(p.db), p.cache))),
+		DB: p.db, Repository: rungs.preferences, Auditor: audit, Users: holders{m.users.Service},
 	})
-	return m
+	return m, nil
 }
 
-func ladder[R any](p platform, stage rollout.Stage, direct, repository, cached R) *rollout.Ladder[R] {
-	return &rollout.Ladder[R]{DB: p.db, Stage: stage, Direct: direct, Repository: repository, Cached: cached, Cache: p.cache}
+// rungs are the modules' repositories, each a switch over all of its rungs.
+type rungs struct {
+	users       users.Repository
+	sessions    sessions.Repository
+	auditlog    auditlog.Repository
+	preferences preferences.Repository
+}
+
+func newRungs(cfg *config, p platform, registry *rollout.Registry) (rungs, error) {
+	var r rungs
+	ul, err := ladder[users.Repository](cfg, p, registry, "users", 1, rollout.MethodsOf[users.Reader](), users.NewDirectRepository(p.db),
+		users.NewPostgresRepository(p.db), users.NewCacheRepository(users.NewPostgresRepository(p.db), p.cache))
+	if err != nil {
+		return r, err
+	}
+	sl, err := ladder[sessions.Repository](cfg, p, registry, "sessions", 0, rollout.MethodsOf[sessions.Reader](), sessions.NewDirectRepository(p.db),
+		sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache))
+	if err != nil {
+		return r, err
+	}
+	al, err := ladder[auditlog.Repository](cfg, p, registry, "auditlog", 1, []string{"ByID", "List"}, auditlog.NewDirectRepository(p.db),
+		auditlog.NewPostgresRepository(p.db), auditlog.NewCacheRepository(auditlog.NewPostgresRepository(p.db), p.cache))
+	if err != nil {
+		return r, err
+	}
+	pl, err := ladder[preferences.Repository](cfg, p, registry, "preferences", 1, rollout.MethodsOf[preferences.Reader](), preferences.NewDirectRepository(p.db),
+		preferences.NewPostgresRepository(p.db), preferences.NewCacheRepository(preferences.NewPostgresRepository(p.db), p.cache))
+	if err != nil {
+		return r, err
+	}
+	return rungs{
+		users.NewSwitchRepository(ul), sessions.NewSwitchRepository(sl),
+		auditlog.NewSwitchRepository(al), preferences.NewSwitchRepository(pl),
+	}, nil
+}
+
+// ladder puts a module on the ladder. Budget is how many of 10,000 comparisons may differ before it is moved back;
+// reads are the methods that must have been compared before it may advance, those that the API calls.
+func ladder[R any](
+	cfg *config, p platform, registry *rollout.Registry, name string, budget int, reads []string, direct, repository, cached R,
+) (*rollout.Ladder[R], error) {
+	module, err := registry.Add(name, rollout.Spec{
+		Initial: rollout.NewSetting(cfg.Stages[name], cfg.Percents[name]), Methods: reads, MismatchBudget: budget,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &rollout.Ladder[R]{
+		DB: p.db, Module: module, Direct: direct, Repository: repository, Cached: cached, Cache: p.cache,
+	}, nil
 }
 
 func (m *modules) routes(api *web.API) {
@@ -128,15 +185,17 @@ func (m *modules) routes(api *web.API) {
 	m.sessions.Routes(api)
 	m.auditlog.Routes(api)
 	m.preferences.Routes(api)
+	m.ladders.Routes(api)
 }
 
 // auditor records for the other modules, and adds who did it and from where.
-type auditor struct{ log *auditlog.Service }
+type auditor struct{ m *modules }
 
 var (
 	_ users.Auditor       = auditor{}
 	_ sessions.Auditor    = auditor{}
 	_ preferences.Auditor = auditor{}
+	_ rollout.Auditor     = auditor{}
 )
 
 func (a auditor) Record(ctx context.Context, action, targetType string, targetIDs []string, metadata map[string]any) error {
@@ -160,7 +219,7 @@ func (a auditor) Record(ctx context.Context, action, targetType string, targetID
 			IP: request.IP, UserAgent: request.UserAgent, RequestID: request.ID, Metadata: data,
 		}
 	}
-	_, err = a.log.Record(ctx, events...)
+	_, err = a.m.auditlog.Service.Record(ctx, events...)
 	return err
 }
 
