@@ -11,34 +11,25 @@ import (
 )
 
 // TestInstances runs two instances on one database. What one has acknowledged is in force on the other, whatever that
-// holds in its cache, and whatever stages they are on.
+// holds in its cache. Without Redis they cannot tell each other, and do without their caches.
 func TestInstances(t *testing.T) {
-	for _, tc := range []struct {
-		name        string
-		left, right []string
-		redis       bool
-		outage      bool // of Redis
-	}{
-		{"cached", allAt("cached"), allAt("cached"), true, true},
-		{"climbing", allAt("direct"), allAt("cached"), true, false},
-		{"without Redis", allAt("cached"), allAt("repository"), false, false},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
+	for _, withRedis := range []bool{true, false} {
+		t.Run(fmt.Sprintf("redis=%t", withRedis), func(t *testing.T) {
 			t.Parallel()
-			var shared []string
+			settings := allAt("cached")
 			var redis *dbtest.RedisServer
-			if tc.redis {
+			if withRedis {
 				redis = dbtest.Redis(t)
-				shared = append(shared, "REDIS_URL="+redis.URL)
+				settings = append(settings, "REDIS_URL="+redis.URL)
 			}
-			d := deploy(t, shared...)
-			left, right := d.start(tc.left...), d.start(tc.right...)
+			d := deploy(t, settings...)
+			left, right := d.start(), d.start()
 			p := pair{t, []*server{left, right}, left.signUp()}
 			p.rotate(20)
 			p.revoke(5)
 			p.suspend(4)
 			p.rename(10)
-			if tc.outage {
+			if withRedis {
 				p.outage(redis)
 			}
 		})

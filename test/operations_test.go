@@ -91,6 +91,12 @@ var operations = []operation{
 		body: `{"value":"light"}`,
 	},
 	{call: "DELETE /v1/users/{id}/preferences/{key}", scope: "preferences:write", session: owner, ok: http.StatusNoContent},
+
+	{call: "GET /v1/modules", scope: "rollout:read", ok: http.StatusOK},
+	{call: "GET /v1/modules/{name}", scope: "rollout:read", ok: http.StatusOK},
+	{call: "PATCH /v1/modules/{name}", scope: "rollout:write", ok: http.StatusOK, body: `{"stage":"cached","reason":"It is there."}`},
+	{call: "GET /v1/modules/{name}/mismatches", scope: "rollout:read", ok: http.StatusOK},
+	{call: "GET /v1/modules/{name}/history", scope: "rollout:read", ok: http.StatusOK},
 }
 
 // document is as much of the OpenAPI document as the tests here go by.
@@ -153,7 +159,7 @@ func (o operation) target(sub *subject) (method, path string) {
 	case strings.HasPrefix(path, "/v1/audit-events/"):
 		id = sub.event
 	}
-	return method, strings.NewReplacer("{id}", id, "{key}", "theme").Replace(path)
+	return method, strings.NewReplacer("{id}", id, "{key}", "theme", "{name}", "users").Replace(path)
 }
 
 // fill puts what is known of the subject in the place of placeholders.
