@@ -309,7 +309,7 @@ func (h handlers) export(_ context.Context, in *exportInput) (*web.Stream, error
 func parseEvent(param, s string) (uuid.UUID, error) {
 	id, err := ids.Parse(IDPrefix, s)
 	if err != nil {
-		return id, ids.ErrMalformed.With(errs.Field{Param: param, Code: ids.ErrMalformed.Code, Message: "Must be the id of an audit event."})
+		return id, errs.ErrInvalid.With(errs.Field{Param: param, Code: ids.ErrMalformed.Code, Message: "Must be the id of an audit event."})
 	}
 	return id, nil
 }

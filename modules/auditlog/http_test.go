@@ -234,7 +234,7 @@ func TestHTTPAuthorization(t *testing.T) {
 	a.As(writeKey).Do(http.MethodGet, "/v1/audit-events", nil).WantProblem(http.StatusForbidden, "scope_missing")
 	a.As(session).Do(http.MethodPost, "/v1/audit-events", `{"action":"a.b"}`).Want(http.StatusForbidden)
 	a.As(readKey).Do(http.MethodPost, "/v1/audit-events", `{"action":"a.b"}`).WantProblem(http.StatusForbidden, "scope_missing")
-	a.reader().Do(http.MethodGet, "/v1/audit-events/"+ids.Format("user", ids.New()), nil).WantProblem(422, "id_malformed")
+	a.reader().Do(http.MethodGet, "/v1/audit-events/"+ids.Format("user", ids.New()), nil).WantProblem(404, "id_malformed")
 	a.reader().Do(http.MethodGet, "/v1/audit-events/"+ids.Format(IDPrefix, ids.New()), nil).WantProblem(404, "audit_event_not_found")
 }
 
@@ -280,7 +280,7 @@ func TestHTTPProofs(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, rungs["direct"])
 	go func() { _ = a.Run(t.Context()) }()
-	a.reader().Do(http.MethodGet, "/v1/audit-log/proof?event=evt_x", nil).WantProblem(422, "id_malformed")
+	a.reader().Do(http.MethodGet, "/v1/audit-log/proof?event=evt_x", nil).WantProblem(422, "validation_failed")
 	a.reader().Do(http.MethodGet, "/v1/audit-log/proof?event="+ids.Format(IDPrefix, ids.New()), nil).WantProblem(404, "audit_event_not_found")
 
 	var recorded []event

@@ -186,7 +186,7 @@ func TestBadPreferencesOverHTTP(t *testing.T) {
 		"PUT elsewhere": {"PUT", user + "/nothing", `{"value":1}`, 404, "preference_not_defined", nil},
 		"DELETE":        {"DELETE", user + "/nothing", ``, 404, "preference_not_defined", nil},
 		"nobody":        {"PATCH", "/v1/users/" + ids.Format(userIDPrefix, ids.New()) + "/preferences", `{}`, 404, "user_not_found", nil},
-		"another id":    {"PATCH", "/v1/users/ses_01h455vb4pex5vsknk084sn02q/preferences", `{}`, 422, "id_malformed", nil},
+		"another id":    {"PATCH", "/v1/users/ses_01h455vb4pex5vsknk084sn02q/preferences", `{}`, 404, "id_malformed", nil},
 	} {
 		res := c.Do(tc.method, tc.path, tc.body)
 		p := res.WantProblem(tc.status, tc.code)

@@ -10,8 +10,9 @@ import (
 	"github.com/strata-accounts/strata/platform/errs"
 )
 
-// ErrMalformed reports an identifier that is not a TypeID of the kind asked for.
-var ErrMalformed = errs.New(errs.Invalid, "id_malformed", "The identifier is not of the kind this call takes.")
+// ErrMalformed reports an identifier that is not a TypeID of the kind asked for. In a path it leads nowhere, as one does
+// that nothing has.
+var ErrMalformed = errs.New(errs.NotFound, "id_malformed", "The identifier is not of the kind this call takes.")
 
 // New returns a fresh UUIDv7: ordered by time, unguessable in its last 62 bits.
 func New() uuid.UUID {
