@@ -39,19 +39,19 @@ const minGuesses = 1e4
 const estimated = 64
 
 // checkPassword reports what is wrong with a password, given the account's own words, which it must not be made of.
-func checkPassword(pointer, password string, words ...string) []errs.Field {
+func checkPassword(password string, words ...string) []errs.Field {
 	switch n := utf8.RuneCountInString(password); {
 	case n < MinPassword:
-		return []errs.Field{{Pointer: pointer, Code: "too_short", Message: "Must have at least 8 characters."}}
+		return []errs.Field{{Pointer: "/password", Code: "too_short", Message: "Must have at least 8 characters."}}
 	case n > MaxPassword:
-		return []errs.Field{{Pointer: pointer, Code: "too_long", Message: "Must have at most 256 characters."}}
+		return []errs.Field{{Pointer: "/password", Code: "too_long", Message: "Must have at most 256 characters."}}
 	}
 	head := password
 	if len(head) > estimated {
 		head = strings.ToValidUTF8(head[:estimated], "")
 	}
 	if n := zxcvbn.PasswordStrength(head, words).Guesses; n > 0 && n < minGuesses { // 0: a script that it cannot judge
-		return []errs.Field{{Pointer: pointer, Code: "too_common", Message: "Is too easy to guess."}}
+		return []errs.Field{{Pointer: "/password", Code: "too_common", Message: "Is too easy to guess."}}
 	}
 	return nil
 }

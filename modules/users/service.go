@@ -301,7 +301,7 @@ func (s *Service) checkAndHash(ctx context.Context, u User, password string) (st
 	if u.Status == Deleted {
 		return "", ErrDeleted
 	}
-	if err := invalid(checkPassword("/password", password, u.Email, u.Name)); err != nil {
+	if err := invalid(checkPassword(password, u.Email, u.Name)); err != nil {
 		return "", err
 	}
 	return s.hasher.hash(ctx, password)

@@ -159,7 +159,7 @@ func TestCheckPassword(t *testing.T) {
 		strings.Repeat("Kq7-", MaxPassword):               "too_long",
 	} {
 		got := ""
-		if fields := checkPassword("/password", password, "ada@example.com", "Ada"); len(fields) > 0 {
+		if fields := checkPassword(password, "ada@example.com", "Ada"); len(fields) > 0 {
 			got = fields[0].Code
 		}
 		if got != want {
@@ -243,10 +243,10 @@ func TestLifeOfAnAccount(t *testing.T) {
 	wantRecorded(t, w, "user.created")
 
 	name, suspended, active := "Countess", Suspended, Active
-	changed, err := w.service.Update(ctx, u.ID, Patch{Name: &name, Metadata: json.RawMessage(`{"a":{"b":1}}`)}, anyState)
+	_, err := w.service.Update(ctx, u.ID, Patch{Name: &name, Metadata: json.RawMessage(`{"a":{"b":1}}`)}, anyState)
 	wantError(t, "Update", err, nil)
 	wantRecorded(t, w, "user.updated name,metadata")
-	changed, err = w.service.Update(ctx, u.ID, Patch{Metadata: json.RawMessage(`{"a":{"b":null,"c":2}}`)}, anyState)
+	changed, err := w.service.Update(ctx, u.ID, Patch{Metadata: json.RawMessage(`{"a":{"b":null,"c":2}}`)}, anyState)
 	wantError(t, "Update", err, nil)
 	if string(changed.Metadata) != `{"a":{"c":2}}` {
 		t.Errorf("merged metadata %s", changed.Metadata)

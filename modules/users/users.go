@@ -107,7 +107,7 @@ func (n *NewUser) Validate() error {
 	}
 	fields := validate(n.Email, n.Name, n.Metadata)
 	if n.Password != nil {
-		fields = append(fields, checkPassword("/password", *n.Password, n.Email, n.Name)...)
+		fields = append(fields, checkPassword(*n.Password, n.Email, n.Name)...)
 	}
 	return invalid(fields)
 }

@@ -209,7 +209,7 @@ func wantN(t testing.TB, i *instance, id string, want int64) {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	deployments(t, func(t *testing.T, s setup) { //nolint:thelper // the test itself
+	deployments(t, func(t *testing.T, s setup) {
 		i := s.start(t)
 		s.exec(t, `INSERT INTO things (id, n) VALUES ('a', 1), ('b', 10)`)
 		i.warm(t, "a")

@@ -162,7 +162,7 @@ func TestExhaustedPool(t *testing.T) {
 	var one int
 	for name, call := range map[string]func() error{
 		"exec":  func() error { _, err := d.Querier(ctx).ExecContext(ctx, `SELECT 1`); return err },
-		"query": func() error { _, err := d.Querier(ctx).QueryContext(ctx, `SELECT 1`); return err }, //nolint:sqlclosecheck,rowserrcheck // fails
+		"query": func() error { _, err := d.Querier(ctx).QueryContext(ctx, `SELECT 1`); return err },
 		"row":   func() error { return d.Querier(ctx).QueryRowContext(ctx, `SELECT 1`).Scan(&one) },
 		"gorm":  func() error { return d.Gorm(ctx).Raw(`SELECT 1`).Scan(&one).Error },
 		"tx":    func() error { return d.InTx(ctx, func(context.Context) error { return nil }) },
@@ -186,7 +186,7 @@ func holdConnections(t *testing.T, d *db.DB, n int) (release func()) {
 	}
 	held = append(held, conn)
 	for range n - 1 {
-		rows, err := d.Querier(t.Context()).QueryContext(t.Context(), `SELECT 1`) //nolint:rowserrcheck,sqlclosecheck // only held
+		rows, err := d.Querier(t.Context()).QueryContext(t.Context(), `SELECT 1`)
 		if err != nil {
 			t.Fatal(err)
 		}
