@@ -194,7 +194,7 @@ func (r *relay) fenced(ctx context.Context, statement string, args ...any) (int6
 }
 
 func (r *relay) lose(ctx context.Context) {
-	r.c.log.InfoContext(ctx, "cache: another instance relays now", "fence", r.fence)
+	r.c.log.InfoContext(ctx, "cache: this instance relays no longer", "fence", r.fence)
 	r.fence = 0
 	r.c.metrics.leading.Set(0)
 	if r.c.shared == nil {
