@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/errs"
@@ -73,39 +74,60 @@ func (d *DB) Collectors() []prometheus.Collector {
 	}
 }
 
+// tries is how many connections a statement is tried on where PostgreSQL closed a pooled one and has not seen the
+// statement: after a restart, the pool is full of those.
+const tries = 3
+
+// retry calls do until it succeeds, or fails on a connection that worked.
+func retry[T any](do func() (T, error)) (v T, err error) {
+	for range tries {
+		if v, err = do(); err == nil || !pgconn.SafeToRetry(err) {
+			break
+		}
+	}
+	return v, err
+}
+
 // ExecContext implements Querier.
 func (b *bounded) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	p, err := b.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer p.release()
-	return b.DB.ExecContext(ctx, query, args...)
+	return retry(func() (sql.Result, error) {
+		p, err := b.acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		defer p.release()
+		return b.DB.ExecContext(ctx, query, args...)
+	})
 }
 
 // QueryContext implements Querier.
 func (b *bounded) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	p, err := b.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := b.DB.QueryContext(context.WithValue(ctx, permitKey{}, p), query, args...)
-	if err != nil {
-		p.release() // it may not have got as far as a connection
-	}
-	return rows, err
+	return retry(func() (*sql.Rows, error) {
+		p, err := b.acquire(ctx)
+		if err != nil {
+			return nil, err
+		}
+		rows, err := b.DB.QueryContext(context.WithValue(ctx, permitKey{}, p), query, args...)
+		if err != nil {
+			p.release() // it may not have got as far as a connection
+		}
+		return rows, err
+	})
 }
 
 // QueryRowContext implements Querier.
 func (b *bounded) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	p, err := b.acquire(ctx)
-	if err != nil {
-		return b.DB.QueryRowContext(ended{ctx, err}, query, args...) // the only way to a Row that holds an error
-	}
-	row := b.DB.QueryRowContext(context.WithValue(ctx, permitKey{}, p), query, args...)
-	if row.Err() != nil {
-		p.release()
-	}
+	row, _ := retry(func() (*sql.Row, error) {
+		p, err := b.acquire(ctx)
+		if err != nil {
+			return b.DB.QueryRowContext(ended{ctx, err}, query, args...), err // the only way to a Row that holds an error
+		}
+		row := b.DB.QueryRowContext(context.WithValue(ctx, permitKey{}, p), query, args...)
+		if row.Err() != nil {
+			p.release()
+		}
+		return row, row.Err()
+	})
 	return row
 }
 

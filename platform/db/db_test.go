@@ -240,6 +240,29 @@ func TestAcquireTimeoutEndsWithTheWait(t *testing.T) {
 	}
 }
 
+// TestClosedConnections has PostgreSQL close the pooled connection before each use.
+func TestClosedConnections(t *testing.T) {
+	d, killer := dbtest.Open(t), dbtest.Open(t)
+	nothing := func(context.Context) error { return nil }
+	for name, use := range map[string]func() error{
+		"query": func() error { return d.Health(t.Context()) },
+		"tx":    func() error { return d.InTx(t.Context(), nothing) },
+	} {
+		for range 20 {
+			var pid int
+			if err := d.Querier(t.Context()).QueryRowContext(t.Context(), `SELECT pg_backend_pid()`).Scan(&pid); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := killer.SQL().ExecContext(t.Context(), `SELECT pg_terminate_backend($1, 5000)`, pid); err != nil {
+				t.Fatal(err)
+			}
+			if err := use(); err != nil {
+				t.Fatalf("%s on a closed connection: %v", name, err)
+			}
+		}
+	}
+}
+
 func TestTranslate(t *testing.T) {
 	d := dbtest.Open(t, notes)
 	ctx := t.Context()

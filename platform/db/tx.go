@@ -63,7 +63,9 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 	}
 	defer p.release()
 	t := &tx{}
-	if t.sql, err = d.sql.BeginTx(txCtx, &sql.TxOptions{ReadOnly: o.readOnly}); err != nil {
+	if t.sql, err = retry(func() (*sql.Tx, error) {
+		return d.sql.BeginTx(txCtx, &sql.TxOptions{ReadOnly: o.readOnly})
+	}); err != nil {
 		return Translate(fmt.Errorf("begin: %w", err), nil)
 	}
 	outside := context.WithoutCancel(ctx)
