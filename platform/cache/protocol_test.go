@@ -219,7 +219,7 @@ func (h *harness) writeForeign(ctx context.Context, rng *rand.Rand) {
 		time.Sleep(time.Duration(rng.IntN(100)) * time.Millisecond)
 		k := rng.IntN(harnessKeys)
 		var n int64
-		row := h.db.SQL().QueryRowContext(context.WithoutCancel(ctx),
+		row := h.db.Querier(ctx).QueryRowContext(context.WithoutCancel(ctx), // tries again where its connection was killed
 			`UPDATE things SET n = n + 1 WHERE id = $1 RETURNING n`, strconv.Itoa(k))
 		if err := row.Scan(&n); err != nil {
 			h.t.Errorf("foreign write: %v", err)
