@@ -5,16 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
@@ -70,30 +69,11 @@ func openDB(t testing.TB) *db.DB {
 // newSwitch returns the ladder at a stage, over a cache of its own.
 func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage, configure func(*cache.Config)) *SwitchRepository {
 	t.Helper()
-	c, postgres := startCache(t, d, configure), NewPostgresRepository(d)
+	c, _ := cachetest.Start(t, d, configure)
+	postgres := NewPostgresRepository(d)
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, c), Cache: c,
 	})
-}
-
-func startCache(t testing.TB, d *db.DB, configure func(*cache.Config)) *cache.Cache {
-	t.Helper()
-	cfg := cache.Defaults()
-	configure(&cfg)
-	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, c.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
 }
 
 // testRepository is the conformance suite.
@@ -347,7 +327,8 @@ func TestCacheAnswers(t *testing.T) {
 	t.Parallel()
 	d := openDB(t)
 	below := &counting{Repository: NewPostgresRepository(d)}
-	repo := NewCacheRepository(below, startCache(t, d, func(*cache.Config) {}))
+	c, _ := cachetest.Start(t, d, func(*cache.Config) {})
+	repo := NewCacheRepository(below, c)
 	e := record(t, &Service{repo: repo}, Event{Action: "a.b", Actor: Ref{User, "user_x"}, IP: "10.0.0.1"})[0]
 	deadline := time.Now().Add(time.Minute)
 	for {

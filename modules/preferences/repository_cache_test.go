@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
 )
@@ -46,7 +47,7 @@ func TestCacheAnswersTheSame(t *testing.T) {
 			mustDefine(t, direct, "theme", `{"description":"<&>","maximum":1e300}`, `"<b> & \u2028"`)
 			user, nobody := ids.New(), ids.New()
 			mustSet(t, direct, user, map[string]string{"theme": `{"b":"<","a":1.50}`})
-			c, metrics := startCache(t, d, configure)
+			c, metrics := cachetest.Start(t, d, configure)
 			r := NewCacheRepository(NewPostgresRepository(d), c)
 			for reads(t, metrics, valuesKind, tier) < 10 || reads(t, metrics, definitionsKind, tier) < 10 {
 				wantSameAsDirect(t, r, direct, user, nobody)
@@ -80,7 +81,7 @@ func wantSameAsDirect(t *testing.T, r Reader, direct Reader, users ...uuid.UUID)
 // What another program writes into any of the tables is noticed, and not only when entries expire.
 func TestCacheNoticesForeignWrites(t *testing.T) {
 	d := openDB(t)
-	c, metrics := startCache(t, d, func(*cache.Config) {})
+	c, metrics := cachetest.Start(t, d, func(*cache.Config) {})
 	postgres := NewPostgresRepository(d)
 	r := NewCacheRepository(postgres, c)
 	mustDefine(t, postgres, "theme", `{}`, `1`)

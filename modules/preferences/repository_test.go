@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
@@ -13,9 +12,9 @@ import (
 	"testing"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
@@ -72,33 +71,12 @@ func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage) *SwitchRepository {
 // newCached returns the ladder at its top, over a cache of its own.
 func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRepository {
 	t.Helper()
-	c, _ := startCache(t, d, configure)
+	c, _ := cachetest.Start(t, d, configure)
 	postgres := NewPostgresRepository(d)
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: rollout.Cached, Direct: NewDirectRepository(d), Repository: postgres,
 		Cached: NewCacheRepository(postgres, c), Cache: c,
 	})
-}
-
-// startCache returns a cache that runs until the test ends, and its metrics.
-func startCache(t testing.TB, d *db.DB, configure func(*cache.Config)) (*cache.Cache, *prometheus.Registry) {
-	t.Helper()
-	cfg, metrics := cache.Defaults(), prometheus.NewRegistry()
-	configure(&cfg)
-	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, c.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return c, metrics
 }
 
 func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {

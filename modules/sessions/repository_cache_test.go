@@ -1,9 +1,7 @@
 package sessions
 
 import (
-	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
@@ -31,23 +30,11 @@ func redisOnly(r *dbtest.RedisServer) func(*cache.Config) {
 // newCache runs a cache until the test ends. The function that it returns counts the reads answered from memory.
 func newCache(t testing.TB, d *db.DB, options ...func(*cache.Config)) (*cache.Cache, func() int) {
 	t.Helper()
-	cfg := cache.Defaults()
-	cfg.RedisTimeout = 200 * time.Millisecond // a busy machine under the race detector
-	for _, option := range options {
-		option(&cfg)
-	}
-	metrics := prometheus.NewRegistry()
-	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), metrics)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		wantError(t, "run the cache", <-done, nil)
-		wantError(t, "close the cache", c.Close(), nil)
+	c, metrics := cachetest.Start(t, d, func(cfg *cache.Config) {
+		cfg.RedisTimeout = 200 * time.Millisecond // a busy machine under the race detector
+		for _, option := range options {
+			option(cfg)
+		}
 	})
 	return c, func() int { return hits(t, metrics) }
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,9 +13,9 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
@@ -75,20 +74,7 @@ func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage) *SwitchRepository {
 // newCached returns the ladder at its top, over a cache of its own.
 func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRepository {
 	t.Helper()
-	cfg := cache.Defaults()
-	configure(&cfg)
-	c, err := cache.Open(t.Context(), cfg, d, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = c.Run(ctx) })
-	t.Cleanup(func() {
-		stop()
-		wg.Wait()
-		_ = c.Close()
-	})
+	c, _ := cachetest.Start(t, d, configure)
 	postgres := NewPostgresRepository(d)
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: rollout.Cached, Direct: NewDirectRepository(d), Repository: postgres,
