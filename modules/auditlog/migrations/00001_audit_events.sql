@@ -64,7 +64,8 @@ CREATE TRIGGER audit_events_no_truncate BEFORE TRUNCATE ON audit_events_default
 CREATE TABLE audit_origins_default PARTITION OF audit_origins DEFAULT;
 
 -- audit_add_partition gives parent a partition for the month (UTC) that day lies in, moves there what the default
--- partition has caught of it, and reports whether it was missing. ATTACH, unlike PARTITION OF, does not stop writers.
+-- partition has caught of it, and reports whether it was missing; one transaction at a time may. ATTACH, unlike
+-- PARTITION OF, does not stop writers.
 -- +goose StatementBegin
 CREATE FUNCTION audit_add_partition(parent text, day date) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -74,7 +75,6 @@ DECLARE
     spare  text := parent || '_default';
     caught boolean;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtextextended('strata.auditlog.partitions', 0));
     IF to_regclass(part) IS NOT NULL THEN
         RETURN false;
     END IF;
@@ -104,13 +104,16 @@ $$;
 CREATE FUNCTION audit_add_partitions(ahead int) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
     this  timestamp := date_trunc('month', now() AT TIME ZONE 'UTC');
-    days  date[] := ARRAY(
-        SELECT (this + n * interval '1 month')::date FROM generate_series(0, ahead) AS n
-        UNION SELECT date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date FROM audit_events_default
-        UNION SELECT date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date FROM audit_origins_default);
+    days  date[];
     day   date;
     added int := 0;
 BEGIN
+    -- Before anything reads the default partitions: who waits for this lock must hold none that its holder needs next.
+    PERFORM pg_advisory_xact_lock(hashtextextended('strata.auditlog.partitions', 0));
+    days := ARRAY(
+        SELECT (this + n * interval '1 month')::date FROM generate_series(0, ahead) AS n
+        UNION SELECT date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date FROM audit_events_default
+        UNION SELECT date_trunc('month', occurred_at AT TIME ZONE 'UTC')::date FROM audit_origins_default);
     FOREACH day IN ARRAY days LOOP
         added := added + audit_add_partition('audit_events', day)::int + audit_add_partition('audit_origins', day)::int;
     END LOOP;
