@@ -42,7 +42,12 @@ generate: ## Write docs/openapi.json from the handlers' types
 	@go run ./cmd/api openapi >docs/openapi.json.new && mv docs/openapi.json.new docs/openapi.json
 
 .PHONY: bench
-bench: ## Run the benchmarks
+bench: ## Measure the server against its ceilings, into bench/results; BENCH='-run session' for a part
+	@$(INSTALL) postgresql redis
+	@go run ./bench $(BENCH)
+
+.PHONY: microbench
+microbench: ## Run the packages' own benchmarks
 	@$(INSTALL) postgresql redis
 	@go test -run '^$$' -bench . -benchmem ./...
 

@@ -68,13 +68,13 @@ func gormStaysInItsRung(file, target string) string {
 
 func ginStaysAtTheEdge(file, target string) string {
 	gin := strings.HasPrefix(target, "github.com/gin-gonic/") || slices.Contains([]string{"otelgin", "humagin"}, path.Base(target))
-	if !gin || within(file, "platform/web") || within(file, "cmd") {
+	if !gin || within(file, "platform/web") || within(file, "cmd") || within(file, "bench") {
 		return ""
 	}
 	if name := implementation(file); moduleOf(file) != "" && (name == "module.go" || name == "http.go") {
 		return ""
 	}
-	return "gin is for platform/web, a module's module.go and http.go, and cmd"
+	return "gin is for platform/web, a module's module.go and http.go, cmd, and the ceilings in bench"
 }
 
 // wiresModules says what is wrong with one file importing several modules: only the wire file may, and the tests and
