@@ -13,12 +13,14 @@ import (
 	"github.com/knadh/koanf/providers/rawbytes"
 	"github.com/knadh/koanf/v2"
 	"github.com/open-feature/go-sdk/openfeature"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/strata-accounts/strata/configs"
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/embedded"
 	"github.com/strata-accounts/strata/platform/rollout"
+	"github.com/strata-accounts/strata/platform/telemetry"
 	"github.com/strata-accounts/strata/platform/web"
 )
 
@@ -33,6 +35,7 @@ type config struct {
 	Server   web.Config
 	Database db.Config
 	Cache    cache.Config
+	Tracing  telemetry.TracingConfig
 
 	Modules  moduleConfig
 	Rollout  rollout.Config
@@ -40,8 +43,9 @@ type config struct {
 	Stages   map[string]rollout.Stage // by module: where it starts
 	Percents map[string]float64
 
-	shown        []shown      // what `config print` shows
-	stopPostgres func() error // set by startPostgres
+	shown        []shown              // what `config print` shows
+	stopPostgres func() error         // set by startPostgres
+	traces       trace.TracerProvider // set by startTracing
 }
 
 // production reports whether nothing may be generated or installed.
@@ -51,7 +55,7 @@ func (c *config) production() bool { return c.Profile == "production" }
 var aliases = map[string]string{
 	"DATABASE_URL": "database.url", "REDIS_URL": "redis.url", "STRATA_ADDR": "server.addr",
 	"STRATA_ADMIN_ADDR": "server.admin_addr", "STRATA_STATE_DIR": "state_dir", "STRATA_ROOT_KEY": "auth.root_key",
-	"STRATA_PROFILE": "profile",
+	"STRATA_PROFILE": "profile", "OTEL_EXPORTER_OTLP_ENDPOINT": "tracing.endpoint",
 }
 
 // loadConfig reads the configuration. Errors are one line: the key, what is wrong with its value, what is allowed. They
@@ -124,7 +128,7 @@ func (c *config) complete() error {
 		return fmt.Errorf("state_dir: %w", err)
 	}
 	c.Modules.Keys.StateDir = c.StateDir
-	c.Server.Version = apiVersion
+	c.Server.Version, c.Tracing.Version = apiVersion, apiVersion
 	switch {
 	case c.Database.MaxIdle > c.Database.MaxOpen:
 		return fmt.Errorf("database.max_idle: is more than database.max_open; must be at most that")
@@ -210,6 +214,9 @@ func (c *config) settings() []setting {
 		{"rollout.workers", integer(&c.Rollout.Workers, 1, 100), nil},
 		{"rollout.min_compared", integer(&c.Rollout.MinCompared, 1, 1_000_000_000), nil},
 		{"rollout.compare_role", text(&c.Rollout.CompareRole), nil},
+
+		{"tracing.endpoint", collectorURL(&c.Tracing.Endpoint), redactURL},
+		{"tracing.sample", percentage(&c.Tracing.Sample), nil},
 
 		{"log.format", oneOf(&c.LogFormat, "text", "json"), nil},
 		{"log.level", oneOf(&c.LogLevel, "debug", "info", "warn", "error"), nil},

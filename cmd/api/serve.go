@@ -40,6 +40,11 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, out io.Writer) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, cfg.stopPostgres()) }()
+	endTracing, err := startTracing(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer endTracing()
 	d, err := openMigrated(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -62,6 +67,23 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, out io.Writer) (e
 	log.Info("drained; stopping")
 	stopJobs() // after the last request: what requests left to them is done now
 	return errors.Join(err, jobs.Wait(), died(ctx))
+}
+
+// startTracing tells everything that serves requests where its spans go. The last ones are sent by the function that it
+// returns; a collector that does not take them is no failure of the server.
+func startTracing(ctx context.Context, cfg *config, log *slog.Logger) (end func(), err error) {
+	traces, shutdown, err := telemetry.OpenTracing(ctx, cfg.Tracing)
+	if err != nil {
+		return nil, err
+	}
+	cfg.traces, cfg.Database.Traces, cfg.Cache.Traces = traces, traces, traces
+	return func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := shutdown(ctx); err != nil {
+			log.Warn("the last spans were not sent", "error", err)
+		}
+	}, nil
 }
 
 func died(ctx context.Context) error {
@@ -105,7 +127,7 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 	}
 	a.server, err = web.New(cfg.Server, web.Deps{
 		Log: log, Metrics: registry, Checks: checks(d), DB: d,
-		Sessions: a.modules.sessions.Service, Limiter: newLimiter(c.Redis(), log),
+		Sessions: a.modules.sessions.Service, Limiter: newLimiter(c.Redis(), log), Traces: cfg.traces,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.Close())

@@ -293,6 +293,18 @@ func redisURL(to *string) func(any) error {
 	}
 }
 
+func collectorURL(to *string) func(any) error {
+	return func(v any) error {
+		s := fmt.Sprint(v)
+		u, err := url.Parse(s)
+		if s != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+			return errors.New("is not understood; must be http://host:port or https://host:port of an OTLP/HTTP collector")
+		}
+		*to = s
+		return nil
+	}
+}
+
 var keyPrefixPattern = regexp.MustCompile(`^[A-Za-z0-9_.:-]{1,64}$`)
 
 func keyPrefix(to *string) func(any) error {

@@ -31,6 +31,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/singleflight"
 
@@ -62,6 +63,7 @@ type Config struct {
 	CheckEvery  time.Duration // a hit is compared with PostgreSQL this often; 0 never
 
 	Bypass func(ctx context.Context) bool // reads for which it says yes go to PostgreSQL, as with WithBypass; nil: none
+	Traces trace.TracerProvider           // of a request's calls of Redis, without keys and values; nil: they are not traced
 }
 
 // Defaults returns the configuration that a deployment without any runs with.

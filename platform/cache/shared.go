@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/extra/redisotel/v9"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -79,6 +80,11 @@ func openShared(cfg Config, owner string) (*shared, error) {
 	control, _, err := newClient(cfg.RedisURL, controlConns)
 	if err != nil {
 		return nil, errors.Join(err, client.Close())
+	}
+	if cfg.Traces != nil { // keys and values stay out of it; the protocol's own calls are nobody's trace
+		if err := redisotel.InstrumentTracing(client, redisotel.WithTracerProvider(cfg.Traces), redisotel.WithDBStatement(false)); err != nil {
+			return nil, errors.Join(fmt.Errorf("trace redis: %w", err), client.Close(), control.Close())
+		}
 	}
 	return &shared{
 		client: client, control: control, groups: groups, timeout: cfg.RedisTimeout, owner: owner,

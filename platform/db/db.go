@@ -10,8 +10,11 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/exaring/otelpgx"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/stdlib"
+	"go.opentelemetry.io/otel/trace"
 	"gorm.io/driver/postgres"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
@@ -28,6 +31,8 @@ type Config struct {
 
 	AcquireTimeout time.Duration // how long a call may wait for a connection before errs.ErrBusy
 	TxTimeout      time.Duration // a transaction's deadline, unless Timeout says otherwise
+
+	Traces trace.TracerProvider // of the statements, without their arguments; nil: they are not traced
 }
 
 // DB is the pool. It is safe for concurrent use.
@@ -52,7 +57,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database url: not a valid PostgreSQL URL or keyword string")
 	}
-	pgxCfg.Tracer = released{}
+	pgxCfg.Tracer = cfg.tracer()
 	if pgxCfg.RuntimeParams["application_name"] == "" {
 		pgxCfg.RuntimeParams["application_name"] = "strata"
 	}
@@ -81,6 +86,15 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		return nil, err
 	}
 	return d, nil
+}
+
+// tracer sees every statement of both rungs.
+func (c Config) tracer() pgx.QueryTracer {
+	if c.Traces == nil {
+		return released{}
+	}
+	return multitracer.New(released{}, otelpgx.NewTracer(otelpgx.WithTracerProvider(c.Traces), otelpgx.WithTrimSQLInSpanName(),
+		otelpgx.WithDisableConnectionDetailsInAttributes()))
 }
 
 // Close closes the pool; calls in progress fail.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
@@ -141,7 +142,7 @@ func (s *Server) begin(c *gin.Context) *request {
 	r := &request{Context: in.Context(), server: s, url: in.URL, header: c.Writer.Header()}
 	r.info = RequestInfo{
 		ID:        requestID(in.Header),
-		TraceID:   traceID(in.Header.Get("Traceparent")),
+		TraceID:   traceID(in),
 		IP:        c.ClientIP(),
 		UserAgent: userAgent(in.Header.Get("User-Agent")),
 		NoCache:   strings.Contains(in.Header.Get("Cache-Control"), "no-cache"),
@@ -184,9 +185,13 @@ func isPlain(s string) bool {
 	return true
 }
 
-// traceID returns the trace id of a traceparent header (W3C Trace Context, version 00), or "" for a malformed one,
-// which the specification asks to ignore.
-func traceID(parent string) string {
+// traceID returns the id of the trace that the request belongs to: its span's, or else that of its traceparent header
+// (W3C Trace Context, version 00), or "" for a malformed one, which the specification asks to ignore.
+func traceID(in *http.Request) string {
+	if span := trace.SpanContextFromContext(in.Context()); span.IsValid() {
+		return span.TraceID().String()
+	}
+	parent := in.Header.Get("Traceparent")
 	const length = len("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	if len(parent) < length || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' || parent[:2] == "ff" {
 		return ""

@@ -16,6 +16,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/strata-accounts/strata/platform/db"
 )
@@ -45,9 +46,10 @@ type Deps struct {
 	Log      *slog.Logger
 	Metrics  *prometheus.Registry
 	Checks   *Checks
-	DB       *db.DB          // keeps idempotency keys; needed as soon as a POST operation is registered
-	Sessions SessionVerifier // nil: session tokens are refused
-	Limiter  Limiter         // needed as soon as an operation has a RateLimit
+	DB       *db.DB               // keeps idempotency keys; needed as soon as a POST operation is registered
+	Sessions SessionVerifier      // nil: session tokens are refused
+	Limiter  Limiter              // needed as soon as an operation has a RateLimit
+	Traces   trace.TracerProvider // nil: requests are not traced
 }
 
 // Server answers HTTP on a main and an admin listener.
@@ -93,6 +95,9 @@ func New(cfg Config, deps Deps) (*Server, error) {
 		return nil, err
 	}
 	s.api, s.adminAPI = newAPI(s, main, cfg.Version), newAPI(s, admin, cfg.Version)
+	if deps.Traces != nil {
+		main.Use(s.trace(s.api, deps.Traces))
+	}
 	main.Use(s.observe(s.api))
 	admin.Use(s.observe(s.adminAPI))
 	s.mountDocs(main)
