@@ -241,6 +241,9 @@ func (s *shared) fill(ctx context.Context, c claim, body string, missing bool, t
 		mark = absent
 	}
 	value := fmt.Sprintf("V%s%c%08x%s", c.epoch, mark, time.Now().Unix(), body)
+	if faults.deleteAfterCommit() {
+		return true, s.client.Set(ctx, c.key, value, ttl).Err()
+	}
 	done, err := s.eval(ctx, s.client, s.timeout, c.group, scriptFill, []string{c.key}, c.lease, value, ttl.Milliseconds()).Bool()
 	return done, err
 }

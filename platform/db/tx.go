@@ -85,6 +85,11 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 		}
 		return err
 	}
+	if beforeCommit != nil && len(t.afterCommit) > 0 {
+		if err := beforeCommit(); err != nil {
+			return err
+		}
+	}
 	if err := t.sql.Commit(); err != nil {
 		if errors.Is(txCtx.Err(), context.DeadlineExceeded) {
 			return errs.ErrTimeout.Wrap(err)
