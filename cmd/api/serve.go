@@ -25,8 +25,8 @@ import (
 	"github.com/strata-accounts/strata/platform/web"
 )
 
-// errPostgresDied ends the server: whoever supervises it starts it again, and PostgreSQL with it.
-var errPostgresDied = errors.New("the local PostgreSQL has ended by itself; its messages are in the log above")
+// errPostgresDied ends the server: there is nothing that it could do without.
+var errPostgresDied = errors.New("the local PostgreSQL has ended and does not start again; its messages are in the log above")
 
 // serve runs the server until ctx ends; then it lets requests finish, ends the jobs, and stops PostgreSQL if it is ours.
 func serve(ctx context.Context, cfg *config, log *slog.Logger, out io.Writer) (err error) {
@@ -214,7 +214,7 @@ func openAPI() ([]byte, error) {
 	return s.API().OpenAPI()
 }
 
-// startPostgres starts the local PostgreSQL where no other is configured, and ends the server if it dies.
+// startPostgres starts the local PostgreSQL where no other is configured, and ends the server where that cannot be kept running.
 func startPostgres(ctx context.Context, cfg *config, log *slog.Logger, fail context.CancelCauseFunc) error {
 	cfg.stopPostgres = func() error { return nil }
 	if cfg.Database.URL != "" {

@@ -61,16 +61,16 @@ func urlOf(socketDir, name string) string {
 
 // awaitReady returns when the server accepts connections: when line 8 of postmaster.pid, which the server rewrites as
 // it starts, says so. Line 1 tells this server's file from one that a killed predecessor left.
-func (s *Server) awaitReady(ctx context.Context) error {
+func (s *Server) awaitReady(ctx context.Context, p *process) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
-		if pidFile := readPIDFile(s.dir); pidFile.pid == s.cmd.Process.Pid && pidFile.status == "ready" {
+		if pidFile := readPIDFile(s.cluster.dir); pidFile.pid == p.cmd.Process.Pid && pidFile.status == "ready" {
 			return nil
 		}
 		select {
-		case <-s.done:
-			return fmt.Errorf("PostgreSQL ended while starting (%s): %s", s.cmd.ProcessState, s.output.lastLine())
+		case <-p.ended:
+			return fmt.Errorf("PostgreSQL ended while starting (%s): %s", p.cmd.ProcessState, s.output.lastLine())
 		case <-ctx.Done():
 			return fmt.Errorf("wait for PostgreSQL to start: %w", ctx.Err())
 		case <-tick.C:
