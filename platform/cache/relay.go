@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -49,8 +50,9 @@ type relay struct {
 
 	nextBeat, nextRenew, nextStand time.Time
 
-	others  int       // live instances beside this one
-	failing time.Time // since when no group has answered
+	others    int       // live instances beside this one
+	failing   time.Time // since when no group has answered
+	stumbling bool      // the last step failed
 }
 
 // relayGroup is what the leader knows of a group.
@@ -79,6 +81,7 @@ func (r *relay) run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			r.stumble(err)
 		}
+		r.stumbling = err != nil
 		if more && err == nil && ctx.Err() == nil {
 			continue
 		}
@@ -94,7 +97,11 @@ func (r *relay) run(ctx context.Context) error {
 // may still be. Standing again takes a new fence, which ends that, and reads what holds.
 func (r *relay) stumble(err error) {
 	r.c.metrics.relayFailures.Inc()
-	r.c.log.Warn("cache: the relay stumbled", "error", err)
+	level := slog.LevelWarn
+	if r.stumbling { // an outage is one line, not 25 a second
+		level = slog.LevelDebug
+	}
+	r.c.log.Log(context.Background(), level, "cache: the relay stumbled", "error", err)
 	r.disconnect()
 	r.fence, r.nextStand = 0, time.Time{}
 	r.c.metrics.leading.Set(0)
