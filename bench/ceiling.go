@@ -101,7 +101,7 @@ func (h bareHandlers) get(c *gin.Context) {
 		if err != nil {
 			return u, err
 		}
-		return scanBare(h.pool.QueryRow(c, `SELECT `+bareColumns+` FROM users WHERE id = $1`, id))
+		return scanBare(h.pool.QueryRow(c.Request.Context(), `SELECT `+bareColumns+` FROM users WHERE id = $1`, id))
 	}()
 	answer(c, u, err)
 }
@@ -115,8 +115,8 @@ func (h bareHandlers) patch(c *gin.Context) {
 		return
 	}
 	var u bareUser
-	err = pgx.BeginFunc(c, h.pool, func(tx pgx.Tx) error {
-		u, err = rename(c, tx, id, in.Name)
+	err = pgx.BeginFunc(c.Request.Context(), h.pool, func(tx pgx.Tx) error {
+		u, err = rename(c.Request.Context(), tx, id, in.Name)
 		return err
 	})
 	answer(c, u, err)

@@ -66,6 +66,16 @@ func (m *machine) copySeed(ctx context.Context, n int) (string, error) {
 	return m.database(ctx, fmt.Sprintf("copy_%d", m.names), seed)
 }
 
+// fresh starts a server on a database of its own with n users, and returns both.
+func (m *machine) fresh(ctx context.Context, n int, settings map[string]string) (*process, string, error) {
+	database, err := m.copySeed(ctx, n)
+	if err != nil {
+		return nil, "", err
+	}
+	s, err := m.strata(database, settings)
+	return s, database, err
+}
+
 // userIDs returns the TypeIDs of the first n users.
 func userIDs(ctx context.Context, database string, n int) ([]string, error) {
 	conn, err := pgx.Connect(ctx, database)
@@ -90,13 +100,19 @@ func givePasswords(ctx context.Context, s *process, database string, n int) erro
 		map[string]string{"email": "first@bench.example", "password": password}); err != nil {
 		return err
 	}
+	return morePasswords(ctx, database, n)
+}
+
+// morePasswords gives the first n users the password that somebody has already.
+func morePasswords(ctx context.Context, database string, n int) error {
 	conn, err := pgx.Connect(ctx, database)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = conn.Close(ctx) }()
 	_, err = conn.Exec(ctx, `INSERT INTO user_credentials (user_id, hash)
-		SELECT u.id, c.hash FROM (SELECT id FROM users ORDER BY created_at LIMIT $1) u, (SELECT hash FROM user_credentials LIMIT 1) c`, n)
+		SELECT u.id, c.hash FROM (SELECT id FROM users ORDER BY created_at LIMIT $1) u, (SELECT hash FROM user_credentials LIMIT 1) c
+		ON CONFLICT DO NOTHING`, n)
 	return err
 }
 

@@ -59,6 +59,12 @@ func rows() []row {
 			scenario{prepare: userUpdates, against: []ceiling{{"gin + pgx, same statements", false, 0.7}}}),
 		compared("page", "GET /v1/users (50 of 20,000)", "cached",
 			scenario{prepare: pages, against: []ceiling{bare(0.06)}}),
+		{"storm", "GET /v1/sessions/current while 64 clients sign in", "cached, in process", storm},
+		{"depth", "GET /v1/users, the last page of 1,000,000", "cached", depth},
+		{"import", "POST /v1/users/import (100,000 lines)", "cached", imports(nil)},
+		{"import-direct", "POST /v1/users/import (100,000 lines)", "direct", imports(map[string]string{"STRATA_USERS__STAGE": "direct"})},
+		{"memory", "100,000 users in the process tier", "cached, in process", memory},
+		{"start", "start with an existing data directory, until /readyz", "", starts},
 	}
 }
 
@@ -69,11 +75,7 @@ func compared(name, call, stage string, sc scenario) row {
 
 // compare measures a server against its ceilings, each on a database of its own.
 func (b *bench) compare(ctx context.Context, name string, sc scenario) ([]result, error) {
-	database, err := b.copySeed(ctx, users)
-	if err != nil {
-		return nil, err
-	}
-	server, err := b.strata(database, sc.settings)
+	server, database, err := b.fresh(ctx, users, sc.settings)
 	if err != nil {
 		return nil, err
 	}
@@ -98,10 +100,11 @@ func (b *bench) compare(ctx context.Context, name string, sc scenario) ([]result
 
 	subjects := []*subject{{process: server, plans: repeat(b.connections, requests)}}
 	for _, c := range sc.against {
+		same := requests
 		if c.memory {
-			requests = [][]byte{request(http.MethodGet, "/memory", "", "")}
+			same = [][]byte{request(http.MethodGet, "/memory", "", "")}
 		}
-		subjects = append(subjects, &subject{process: low, plans: repeat(b.connections, requests)})
+		subjects = append(subjects, &subject{process: low, plans: repeat(b.connections, same)})
 	}
 	found, err := b.alternate(ctx, subjects)
 	if err != nil {

@@ -18,7 +18,28 @@ import (
 // Its own query coalescing stays off: it answers followers of a query that found nothing with an empty row. Its
 // Invalidate does nothing: it has no key, and runs before COMMIT.
 func Plugin() gorm.Plugin {
-	return &caches.Caches{Conf: &caches.Config{Cacher: cacher{}}}
+	return &plugin{caches.Caches{Conf: &caches.Config{Cacher: cacher{}}}}
+}
+
+// plugin leads only the reads of Entity.Get through caches.Caches, which renders each query with its arguments as a key,
+// whether or not anything is stored under it.
+type plugin struct{ caches.Caches }
+
+// Initialize implements gorm.Plugin.
+func (p *plugin) Initialize(d *gorm.DB) error {
+	query := d.Callback().Query()
+	plain := query.Get("gorm:query")
+	if err := p.Caches.Initialize(d); err != nil {
+		return err
+	}
+	cached := query.Get("gorm:query")
+	return query.Replace("gorm:query", func(d *gorm.DB) {
+		if readFrom(d.Statement.Context) == nil {
+			plain(d)
+			return
+		}
+		cached(d)
+	})
 }
 
 // cacher implements caches.Cacher. It never fails a query: a failure of the store is a miss.

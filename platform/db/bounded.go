@@ -19,13 +19,16 @@ import (
 type bounded struct {
 	*sql.DB
 	permits chan struct{}
+	idle    *idleLimit
 	wait    time.Duration
 	waited  atomic.Int64 // calls that found no permit free
 	refused atomic.Int64 // calls that gave up
 }
 
 func newBounded(pool *sql.DB, cfg Config) *bounded {
-	return &bounded{DB: pool, permits: make(chan struct{}, cfg.MaxOpen), wait: cfg.AcquireTimeout}
+	return &bounded{
+		DB: pool, permits: make(chan struct{}, cfg.MaxOpen), idle: newIdleLimit(pool, cfg.MaxIdle), wait: cfg.AcquireTimeout,
+	}
 }
 
 // Exhausted reports with errs.ErrBusy that every connection is in use right now.
@@ -136,10 +139,12 @@ func (b *bounded) acquire(ctx context.Context) (*permit, error) {
 	p := &permit{from: b.permits}
 	select {
 	case b.permits <- struct{}{}:
+		b.idle.used(len(b.permits))
 		return p, nil
 	default:
 	}
 	b.waited.Add(1)
+	b.idle.used(cap(b.permits))
 	timer := time.NewTimer(b.wait)
 	defer timer.Stop()
 	select {

@@ -25,7 +25,7 @@ type Config struct {
 	URL string // postgres://… or a libpq keyword string; never logged
 
 	MaxOpen     int           // connections at most
-	MaxIdle     int           // connections kept when idle
+	MaxIdle     int           // connections kept when idle; after a burst, for seconds, as many as it used
 	MaxLifetime time.Duration // a connection is replaced after this, so that load balancers and failovers are followed
 	MaxIdleTime time.Duration // an idle connection is closed after this
 
@@ -41,6 +41,7 @@ type DB struct {
 	pool *bounded
 	gorm *gorm.DB
 	cfg  Config
+	stop context.CancelFunc // of what runs beside the pool
 }
 
 // Querier runs SQL on the context's transaction or, outside of one, on the pool with a bounded wait for a connection.
@@ -66,7 +67,6 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	}
 	pool := stdlib.OpenDB(*pgxCfg)
 	pool.SetMaxOpenConns(cfg.MaxOpen)
-	pool.SetMaxIdleConns(cfg.MaxIdle)
 	pool.SetConnMaxLifetime(cfg.MaxLifetime)
 	pool.SetConnMaxIdleTime(cfg.MaxIdleTime)
 
@@ -85,6 +85,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		_ = pool.Close()
 		return nil, err
 	}
+	running, stop := context.WithCancel(context.Background())
+	go limited.idle.run(running)
+	d.stop = stop
 	return d, nil
 }
 
@@ -98,7 +101,10 @@ func (c Config) tracer() pgx.QueryTracer {
 }
 
 // Close closes the pool; calls in progress fail.
-func (d *DB) Close() error { return d.sql.Close() }
+func (d *DB) Close() error {
+	d.stop()
+	return d.sql.Close()
+}
 
 // SQL returns the pool itself, for migrations and statistics. Its connections are not counted; modules use Querier.
 func (d *DB) SQL() *sql.DB { return d.sql }

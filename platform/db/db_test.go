@@ -311,3 +311,36 @@ func TestMigrateTogether(t *testing.T) {
 		t.Errorf("%d pending, %v", n, err)
 	}
 }
+
+// TestIdleConnectionsFollowLoad holds the pool to keeping connections that a load needs, and to giving them back after.
+func TestIdleConnectionsFollowLoad(t *testing.T) {
+	const busy, idle = 8, 2
+	d, err := db.Open(t.Context(), db.Config{
+		URL: dbtest.URL(t), MaxOpen: busy, MaxIdle: idle, AcquireTimeout: time.Minute, TxTimeout: time.Minute,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = d.Close() })
+	for range 2 {
+		all := make([]*db.Conn, busy)
+		for i := range all {
+			if all[i], err = d.Conn(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, c := range all {
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if stats := d.SQL().Stats(); stats.MaxIdleClosed != 0 || stats.Idle != busy {
+		t.Errorf("under load %d connections were closed and %d are idle, want 0 and %d", stats.MaxIdleClosed, stats.Idle, busy)
+	}
+	db.DecayIdle(d) // the window of the load
+	db.DecayIdle(d) // a quiet one
+	if got := d.SQL().Stats().Idle; got != idle {
+		t.Errorf("%d connections are idle after the load, want %d", got, idle)
+	}
+}

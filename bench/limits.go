@@ -1,0 +1,257 @@
+//go:build linux
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+)
+
+// The rows that have no ceiling, but a limit.
+
+const (
+	stormClients = 64
+	checkRate    = 1000 // session checks a second, of which the latency is measured
+)
+
+// storm compares the session checks' p99 while clients sign in with that when they do not.
+func storm(ctx context.Context, b *bench) ([]result, error) {
+	s, database, err := b.fresh(ctx, users, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	checks, err := sessionChecks(ctx, b, s, database)
+	if err != nil {
+		return nil, err
+	}
+	if err := morePasswords(ctx, database, stormClients); err != nil {
+		return nil, err
+	}
+	var signIns [][]byte
+	for i := range stormClients {
+		body, err := json.Marshal(credentials(i + 1))
+		if err != nil {
+			return nil, err
+		}
+		signIns = append(signIns, request(http.MethodPost, "/v1/sessions", "", string(body)))
+	}
+	var quiet, stormy figures
+	var each []float64
+	for range b.rounds {
+		calm, err := paced(s, repeat(b.connections, checks), b.window, &quiet)
+		if err != nil {
+			return nil, err
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- storming(s.addr, repeat(stormClients, signIns), b.window+time.Second) }()
+		time.Sleep(time.Second / 2) // until it blows
+		worse, err := paced(s, repeat(b.connections, checks), b.window, &stormy)
+		if err = errors.Join(err, <-ended); err != nil {
+			return nil, err
+		}
+		each = append(each, float64(worse)/float64(calm))
+	}
+	quiet.finish()
+	stormy.finish()
+	found := spreadOf(each)
+	return []result{{
+		Against: "the same in quiet", Server: &stormy, Ceiling: &quiet, Figure: found, Unit: "x the p99", Target: 2, AtMost: true,
+		Passed: found.Median <= 2,
+	}}, nil
+}
+
+// paced measures the plans at checkRate and returns their p99.
+func paced(s *process, plans []plan, d time.Duration, sum *figures) (time.Duration, error) {
+	before, err := s.use()
+	if err != nil {
+		return 0, err
+	}
+	l, err := drive(s.addr, plans, d, checkRate)
+	if err != nil {
+		return 0, err
+	}
+	if l.refused > 0 {
+		return 0, fmt.Errorf("%d session checks failed, such as %s", l.refused, l.last)
+	}
+	after, err := s.use()
+	sum.add(l, before, after)
+	return l.percentile(99), err
+}
+
+func storming(addr string, plans []plan, d time.Duration) error {
+	l, err := drive(addr, plans, d, 0)
+	if err == nil && l.refused > 0 {
+		err = fmt.Errorf("%d sign-ins failed, such as %s", l.refused, l.last)
+	}
+	if err == nil && len(l.latencies) == 0 {
+		err = errors.New("nobody signed in")
+	}
+	return err
+}
+
+// depth compares the last page of a long list with the first.
+func depth(ctx context.Context, b *bench) ([]result, error) {
+	const limit = 200
+	s, _, err := b.fresh(ctx, 1_000_000, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	first := fmt.Sprintf("/v1/users?limit=%d", limit)
+	last := first
+	for {
+		data, err := s.call(ctx, http.MethodGet, last, rootKey, nil)
+		if err != nil {
+			return nil, err
+		}
+		var page struct {
+			Users      []json.RawMessage
+			NextCursor *string `json:"next_cursor"`
+		}
+		if err := json.Unmarshal(data, &page); err != nil {
+			return nil, err
+		}
+		if page.NextCursor == nil {
+			break
+		}
+		last = first + "&cursor=" + *page.NextCursor
+	}
+	subjects := []*subject{
+		{process: s, plans: repeat(b.connections, [][]byte{request(http.MethodGet, last, rootKey, "")})},
+		{process: s, plans: repeat(b.connections, [][]byte{request(http.MethodGet, first, rootKey, "")})},
+	}
+	found, err := b.alternate(ctx, subjects)
+	if err != nil {
+		return nil, err
+	}
+	ratio := ratios(found[1], found[0])
+	return []result{{
+		Against: "the first page", Server: &subjects[0].sum, Ceiling: &subjects[1].sum, Figure: ratio, Unit: "x the time",
+		Target: 1.2, AtMost: true, Passed: ratio.Median <= 1.2,
+	}}, b.profiled(subjects[0], "depth")
+}
+
+// imports measures users created per second by an import.
+func imports(settings map[string]string) func(context.Context, *bench) ([]result, error) {
+	return func(ctx context.Context, b *bench) ([]result, error) {
+		const lines = 100_000
+		s, _, err := b.fresh(ctx, users, settings)
+		if err != nil {
+			return nil, err
+		}
+		defer s.stop()
+		var each []float64
+		for round := range b.rounds {
+			var body bytes.Buffer
+			for i := range lines {
+				fmt.Fprintf(&body, `{"email":"import-%d-%06d@example.com","name":"Imported %06d","metadata":{"plan":"team","seat":%d}}`+"\n",
+					round, i, i, i%100)
+			}
+			started := time.Now()
+			created, err := s.importUsers(ctx, &body)
+			if err != nil {
+				return nil, err
+			}
+			if created != lines {
+				return nil, fmt.Errorf("%d of %d lines created a user", created, lines)
+			}
+			each = append(each, lines/time.Since(started).Seconds())
+		}
+		found := spreadOf(each)
+		return []result{{Figure: found, Unit: "users/s", Target: 20_000, Passed: found.Median >= 20_000}}, nil
+	}
+}
+
+// importUsers sends an import and counts the lines of the answer that say "created".
+func (p *process) importUsers(ctx context.Context, body *bytes.Buffer) (created int, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+p.addr+"/v1/users/import", body)
+	if err != nil {
+		return 0, err
+	}
+	req.Header.Set("Authorization", "Bearer "+rootKey)
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = res.Body.Close() }()
+	lines := bufio.NewScanner(res.Body)
+	for lines.Scan() {
+		if bytes.Contains(lines.Bytes(), []byte(`"status":"created"`)) {
+			created++
+		}
+	}
+	return created, lines.Err()
+}
+
+// memory reads 100,000 users through the cache, and then measures the process' resident memory.
+func memory(ctx context.Context, b *bench) ([]result, error) {
+	const entries, limit = 100_000, 120
+	s, database, err := b.fresh(ctx, entries, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.stop()
+	found, err := userIDs(ctx, database, entries)
+	if err != nil {
+		return nil, err
+	}
+	requests := make([][]byte, len(found))
+	for i, id := range found {
+		requests[i] = request(http.MethodGet, "/v1/users/"+id, rootKey, "")
+	}
+	plans := repeat(b.connections, requests)
+	for deadline := time.Now().Add(startTimeout); ; {
+		if _, err := drive(s.addr, plans, 2*time.Second, 0); err != nil {
+			return nil, err
+		}
+		for i, p := range plans { // go on where this stopped
+			plans[i] = append(p[len(p)/8:], p[:len(p)/8]...)
+		}
+		cached, err := s.metric("strata_cache_process_entries")
+		if err != nil {
+			return nil, err
+		}
+		if cached >= 0.99*entries {
+			break
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("only %.0f entries are cached", cached)
+		}
+	}
+	bytes, err := s.resident()
+	mib := float64(bytes) / (1 << 20)
+	return []result{{Figure: spreadOf([]float64{mib}), Unit: "MiB resident", Target: limit, AtMost: true, Passed: mib < limit}}, err
+}
+
+// starts measures how long the server takes from its start until it is ready, with its own PostgreSQL and data of before.
+func starts(ctx context.Context, b *bench) ([]result, error) {
+	settings := map[string]string{
+		"STRATA_CONFIG": "", "DATABASE_URL": "", "REDIS_URL": "", "STRATA_STATE_DIR": filepath.Join(b.dir, "own"),
+	}
+	var each []float64
+	for i := range b.rounds + 1 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		started := time.Now()
+		s, err := b.strata("", settings)
+		if err != nil {
+			return nil, err
+		}
+		if i > 0 { // the first makes the data directory
+			each = append(each, time.Since(started).Seconds())
+		}
+		s.stop()
+	}
+	found := spreadOf(each)
+	return []result{{Figure: found, Unit: "s", Target: 1, AtMost: true, Passed: found.Median < 1}}, nil
+}
