@@ -10,6 +10,7 @@ import (
 // mountAdmin adds what only the admin listener serves. Nothing here asks for a credential: the listener is bound to the
 // loopback interface, or to a network of the operator's own.
 func (s *Server) mountAdmin(e *gin.Engine) {
+	mountOperatorPage(e)
 	e.GET("/livez", livez)
 	e.GET("/healthz", livez)
 	e.GET("/readyz", s.readyz)

@@ -12,11 +12,11 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-//go:embed docs/index.html docs/start.js docs/*.gz
-var docsFiles embed.FS
+//go:embed docs/index.html docs/start.js docs/*.gz operator
+var pageFiles embed.FS
 
-// docsPolicy lets the reader load its own files and the description, and nothing else.
-const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; " +
+// pagePolicy lets a page load what this server serves, and nothing else.
+const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; " +
 	"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // mountDocs serves the OpenAPI document and a reader for it. The document is rendered on first use, when all modules
@@ -31,21 +31,28 @@ func (s *Server) mountDocs(e *gin.Engine) {
 		}
 		c.Data(http.StatusOK, jsonType, doc)
 	})
-	e.GET("/docs", s.docsFile("index.html", "text/html; charset=utf-8"))
-	e.GET("/docs/start.js", s.docsFile("start.js", "text/javascript; charset=utf-8"))
-	e.GET("/docs/swagger-ui-bundle.js", s.docsFile("swagger-ui-bundle.js.gz", "text/javascript; charset=utf-8"))
-	e.GET("/docs/swagger-ui.css", s.docsFile("swagger-ui.css.gz", "text/css; charset=utf-8"))
+	e.GET("/docs", pageFile("docs/index.html", "text/html; charset=utf-8"))
+	e.GET("/docs/start.js", pageFile("docs/start.js", "text/javascript; charset=utf-8"))
+	e.GET("/docs/swagger-ui-bundle.js", pageFile("docs/swagger-ui-bundle.js.gz", "text/javascript; charset=utf-8"))
+	e.GET("/docs/swagger-ui.css", pageFile("docs/swagger-ui.css.gz", "text/css; charset=utf-8"))
 }
 
-// docsFile serves an embedded file; packed ones as they are, to clients that can unpack.
-func (s *Server) docsFile(name, contentType string) gin.HandlerFunc {
-	data, err := docsFiles.ReadFile("docs/" + name)
+// mountOperatorPage serves a page that shows the instance's health, its metrics and the modules' stages as they change.
+func mountOperatorPage(e *gin.Engine) {
+	e.GET("/", pageFile("operator/index.html", "text/html; charset=utf-8"))
+	e.GET("/operator/page.js", pageFile("operator/page.js", "text/javascript; charset=utf-8"))
+	e.GET("/operator/page.css", pageFile("operator/page.css", "text/css; charset=utf-8"))
+}
+
+// pageFile serves an embedded file; packed ones as they are, to clients that can unpack.
+func pageFile(name, contentType string) gin.HandlerFunc {
+	data, err := pageFiles.ReadFile(name)
 	if err != nil {
 		panic(err) // the files are embedded
 	}
 	packed := strings.HasSuffix(name, ".gz")
 	return func(c *gin.Context) {
-		c.Header("Content-Security-Policy", docsPolicy)
+		c.Header("Content-Security-Policy", pagePolicy)
 		c.Header("Referrer-Policy", "no-referrer")
 		body := data
 		if packed {
