@@ -200,7 +200,7 @@ func decodeStrict(data []byte, types huma.Registry, schema *huma.Schema, v any) 
 		return errs.ErrInvalid.With(fields...)
 	}
 	if err := decodeJSON(data, v); err != nil {
-		return errs.ErrInvalid.With(fieldOf(err.Error(), "", nil))
+		return errs.ErrInvalid.With(fieldOf(err.Error(), ""))
 	}
 	return nil
 }

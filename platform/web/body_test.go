@@ -3,6 +3,7 @@ package web_test
 import (
 	"fmt"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -70,7 +71,7 @@ func TestBodies(t *testing.T) {
 	}
 }
 
-// TestManyViolations: a body made of nothing but violations is answered with a part of them.
+// TestManyViolations: a body made of nothing but violations is answered with a part of them, and in proportionate memory.
 func TestManyViolations(t *testing.T) {
 	f := newFixture(t)
 	var b strings.Builder
@@ -82,11 +83,22 @@ func TestManyViolations(t *testing.T) {
 		"nulls":           `{"name":"ab","tags":[null` + strings.Repeat(",null", 50_000) + `]}`,
 		"a long name":     `{"name":"ab","` + strings.Repeat("a.", 100_000) + `":0}`,
 	} {
+		before := allocated()
 		p := f.Do("POST", "/v1/things", body).WantProblem(422, "validation_failed")
 		if len(p.Errors) == 0 || len(p.Errors) > 100 {
 			t.Errorf("%s: %d violations are reported", name, len(p.Errors))
 		}
+		if took := allocated() - before; took > 256<<20 {
+			t.Errorf("%s: %d MiB for a body of %d KiB", name, took>>20, len(body)>>10)
+		}
 	}
+}
+
+// allocated is how many bytes the process has ever allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 func TestOneOrMany(t *testing.T) {

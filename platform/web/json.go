@@ -297,7 +297,7 @@ func (p *jsonParser) unit() (rune, bool) {
 	return rune(n), true
 }
 
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1")
+
 // pointerToken escapes a member's name for a JSON pointer (RFC 6901).
-func pointerToken(name string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(printable(name))
-}
+func pointerToken(name string) string { return pointerEscapes.Replace(printable(name)) }

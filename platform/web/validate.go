@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -92,12 +93,12 @@ func decodeJSON(data []byte, v any) error {
 func validate(types huma.Registry, schema *huma.Schema, tree any) []errs.Field {
 	schema = chosen(schema, tree)
 	var res huma.ValidateResult
-	huma.Validate(types, schema, huma.NewPathBuffer(nil, 0), huma.ModeWriteToServer, tree, &res)
+	huma.Validate(types, schema, huma.NewPathBuffer(nil, 0), huma.ModeWriteToServer, escapeNames(tree), &res)
 	fields := forbiddenNulls(types, schema, tree, "")
 	for _, err := range res.Errors {
 		var d *huma.ErrorDetail
 		if errors.As(err, &d) && len(fields) < maxFields {
-			fields = append(fields, fieldOf(d.Message, d.Location, tree))
+			fields = append(fields, fieldOf(d.Message, d.Location))
 		}
 	}
 	// huma walks maps: give the same request the same answer.
@@ -147,10 +148,10 @@ func forbiddenNulls(types huma.Registry, s *huma.Schema, tree any, pointer strin
 	return out
 }
 
-// fieldOf makes a violation of the body out of one of huma's messages and its location in tree.
-func fieldOf(message, location string, tree any) errs.Field {
+// fieldOf makes a violation of the body out of one of huma's messages and its location.
+func fieldOf(message, location string) errs.Field {
 	code, words, member := cutMessage(message)
-	pointer := pointerAt(location, tree)
+	pointer := pointerAt(location)
 	if member != "" {
 		pointer += "/" + member
 	}
@@ -169,36 +170,41 @@ func cutMessage(message string) (code, words, member string) {
 	return "format", "Does not have the form that the API's description asks for.", ""
 }
 
-const maxLocation = 1024
+// huma joins the names on the way to a violation (items[3].tags) and takes them apart again at dots and brackets. Those
+// in names have to go, or its location grows with every member that has one, until a body of a megabyte takes gigabytes.
+var (
+	escapedName = strings.NewReplacer("%", "%25", ".", "%2E", "[", "%5B", "]", "%5D")
+	plainName   = strings.NewReplacer("%25", "%", "%2E", ".", "%5B", "[", "%5D", "]", "%", "")
+)
 
-// pointerAt turns huma's location (items[3].tags) into a JSON pointer. Names may hold dots and brackets themselves:
-// tree tells which reading is meant. Locations that only an attacker would make are not looked into.
-func pointerAt(location string, tree any) string {
-	location = strings.TrimPrefix(location, ".")
-	if location == "" || len(location) > maxLocation {
-		return ""
-	}
+const emptyName = "%" // as it would vanish
+
+// escapeNames returns the tree with names that stay whole in locations. Those of schemas are so anyway.
+func escapeNames(tree any) any {
 	switch v := tree.(type) {
 	case map[string]any:
-		for end := 1; end <= len(location); end++ {
-			name, rest := location[:end], location[end:]
-			if rest != "" && rest[0] != '.' && rest[0] != '[' {
-				continue
-			}
-			if member, ok := v[name]; ok {
-				if p := pointerAt(rest, member); rest == "" || p != "" {
-					return "/" + pointerToken(name) + p
-				}
-			}
+		out := make(map[string]any, len(v))
+		for name, member := range v {
+			out[cmp.Or(escapedName.Replace(name), emptyName)] = escapeNames(member)
 		}
+		return out
 	case []any:
-		index, rest, ok := strings.Cut(strings.TrimPrefix(location, "["), "]")
-		i, err := strconv.Atoi(index)
-		if ok && err == nil && i < len(v) {
-			return "/" + index + pointerAt(rest, v[i])
+		out := make([]any, len(v))
+		for i, element := range v {
+			out[i] = escapeNames(element)
 		}
+		return out
 	}
-	return ""
+	return tree
+}
+
+// pointerAt turns huma's location in a tree with escaped names into a JSON pointer.
+func pointerAt(location string) string {
+	var pointer strings.Builder
+	for token := range strings.FieldsFuncSeq(location, func(r rune) bool { return strings.ContainsRune(".[]", r) }) {
+		pointer.WriteString("/" + pointerToken(plainName.Replace(token)))
+	}
+	return pointer.String()
 }
 
 // humaProblem renders the errors that huma finds itself: in parameters, and in bodies that the schema let through.
@@ -231,7 +237,7 @@ func humaProblem(hc huma.Context, status int, _ string, found ...error) huma.Sta
 func parameterField(d *huma.ErrorDetail) errs.Field {
 	in, name, _ := strings.Cut(d.Location, ".")
 	if in == "body" {
-		return fieldOf(d.Message, "", nil)
+		return fieldOf(d.Message, "")
 	}
 	code, words, _ := cutMessage(d.Message)
 	switch {
