@@ -162,7 +162,8 @@ func keep(dir string) error {
 // volatile trades durability, which no test of this server needs, for speed.
 var volatile = map[string]string{
 	"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off",
-	"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "4GB",
+	"wal_level": "minimal", "max_wal_senders": "0", "max_wal_size": "1GB", // its files may be in memory
+	"shared_buffers": "256MB", "autovacuum": "off",
 	"max_connections": "500", // for all packages that run at once
 }
 
@@ -210,9 +211,14 @@ func attend(conn net.Conn, serverURL string) {
 	}
 }
 
-// keeperDir is this user's directory for the keeper. In a folder that everyone can write to, it must be our own.
+// keeperDir is this user's directory for the keeper, in memory where there is room for it and TMPDIR names no other
+// place: databases come and go several times faster there. In a folder that everyone can write to, it must be our own.
 func keeperDir() (string, error) {
-	dir := filepath.Join(os.TempDir(), "strata-test-"+strconv.Itoa(os.Geteuid()))
+	parent := os.TempDir()
+	if memory := memoryDir(); memory != "" && os.Getenv("TMPDIR") == "" {
+		parent = memory
+	}
+	dir := filepath.Join(parent, "strata-test-"+strconv.Itoa(os.Geteuid()))
 	if len(dir) > 80 { // too long for a socket's path
 		dir = filepath.Join("/tmp", filepath.Base(dir))
 	}
