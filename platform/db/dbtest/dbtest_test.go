@@ -124,6 +124,28 @@ func TestRedisClusterServesEverySlot(t *testing.T) {
 	}
 }
 
+func TestRedisSentinelPromotesTheReplica(t *testing.T) {
+	group := dbtest.RedisSentinel(t)
+	options, err := redis.ParseFailoverURL(group.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := redis.NewFailoverClient(options)
+	defer func() { _ = client.Close() }()
+	if err := client.Set(t.Context(), "key", "value", 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	first := group.Master()
+	first.Pause()
+	if second := group.AwaitMaster(first); second != group.Nodes[1] {
+		t.Errorf("%s was promoted, which is no replica", second.Addr)
+	}
+	first.Resume()
+	if err := client.Set(t.Context(), "key", "value", 0).Err(); err != nil {
+		t.Errorf("after the failover: %v", err)
+	}
+}
+
 func count(t *testing.T, d *db.DB) (n int) {
 	t.Helper()
 	if err := d.SQL().QueryRowContext(t.Context(), "SELECT count(*) FROM notes").Scan(&n); err != nil {

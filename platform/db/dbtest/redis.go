@@ -26,6 +26,7 @@ import (
 
 const (
 	redisTimeout = 20 * time.Second // for a server to answer, on a busy machine
+	clusterSize  = 3                // masters
 	portAttempts = 20
 
 	// Ports outside the range from which systems take those of outgoing connections (from 32768), so that a stopped
@@ -53,36 +54,35 @@ type RedisServer struct {
 // address stays the same over Stop and Start.
 func Redis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
-	s, err := startRedis(t, args)
-	if err != nil {
-		t.Fatalf("start redis-server: %v", err)
-	}
-	return s
+	return startRedis(t, func(dir, port string) []string {
+		return append([]string{
+			"--port", port, "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no",
+			"--repl-diskless-sync-delay", "0",
+		}, args...)
+	})
 }
 
-// startRedis tries ports until the server gets one.
-func startRedis(t testing.TB, args []string) (*RedisServer, error) {
+// startRedis tries ports until the server, whose arguments it is told, gets one.
+func startRedis(t testing.TB, args func(dir, port string) []string) *RedisServer {
 	t.Helper()
 	dir := t.TempDir()
 	var err error
 	for range portAttempts {
-		port := firstPort + rand.IntN(lastPort-firstPort+1) //nolint:gosec // no secret
+		port := strconv.Itoa(firstPort + rand.IntN(lastPort-firstPort+1)) //nolint:gosec // no secret
 		s := &RedisServer{
-			Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)),
+			Addr: net.JoinHostPort("127.0.0.1", port),
 			t:    t,
 			log:  filepath.Join(dir, "redis.log"),
 		}
 		s.URL = "redis://" + s.Addr + "/0"
-		s.args = append([]string{
-			"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", dir, "--save", "", "--appendonly", "no",
-			"--logfile", s.log,
-		}, args...)
+		s.args = append(args(dir, port), "--logfile", s.log)
 		if err = s.start(); err == nil {
 			t.Cleanup(s.Stop)
-			return s, nil
+			return s
 		}
 	}
-	return nil, err
+	t.Fatalf("start redis-server: %v", err)
+	return nil
 }
 
 // Stop ends the server as kill -9 does; what it held is lost unless its arguments say otherwise. A stopped server stays
@@ -196,11 +196,11 @@ var redisProgram = sync.OnceValues(func() (string, error) {
 // of them find it complete.
 func RedisCluster(t testing.TB) []*RedisServer {
 	t.Helper()
-	const size, slots = 3, 16384
+	const slots = 16384
 	ctx, cancel := context.WithTimeout(t.Context(), redisTimeout)
 	defer cancel()
-	nodes := make([]*RedisServer, size)
-	clients := make([]*redis.Client, size)
+	nodes := make([]*RedisServer, clusterSize)
+	clients := make([]*redis.Client, clusterSize)
 	for i := range nodes {
 		nodes[i] = Redis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
 		clients[i] = redis.NewClient(&redis.Options{Addr: nodes[i].Addr})
@@ -208,7 +208,7 @@ func RedisCluster(t testing.TB) []*RedisServer {
 		host, port, _ := net.SplitHostPort(nodes[0].Addr) // built by JoinHostPort
 		err := errors.Join(
 			clients[i].Do(ctx, "cluster", "set-config-epoch", i+1).Err(), // no two nodes may claim one
-			clients[i].ClusterAddSlotsRange(ctx, i*slots/size, (i+1)*slots/size-1).Err(),
+			clients[i].ClusterAddSlotsRange(ctx, i*slots/clusterSize, (i+1)*slots/clusterSize-1).Err(),
 			clients[i].ClusterMeet(ctx, host, port).Err(),
 		)
 		if err != nil {
@@ -216,9 +216,40 @@ func RedisCluster(t testing.TB) []*RedisServer {
 		}
 	}
 	for _, client := range clients {
-		awaitCluster(ctx, t, client, size)
+		awaitCluster(ctx, t, client, clusterSize)
 	}
 	return nodes
+}
+
+// RedisClusterReplica adds a replica of one node to a cluster, and returns when it has what that one has.
+func RedisClusterReplica(t testing.TB, master *RedisServer) *RedisServer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), redisTimeout)
+	defer cancel()
+	replica := Redis(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+	client, of := redis.NewClient(&redis.Options{Addr: replica.Addr}), redis.NewClient(&redis.Options{Addr: master.Addr})
+	defer func() { _, _ = client.Close(), of.Close() }()
+	host, port, _ := net.SplitHostPort(master.Addr) // built by JoinHostPort
+	id, err := of.ClusterMyID(ctx).Result()
+	if err != nil {
+		t.Fatalf("ask a node of the Redis Cluster for its id: %v", err)
+	}
+	if err := client.ClusterMeet(ctx, host, port).Err(); err != nil {
+		t.Fatalf("join the Redis Cluster: %v", err)
+	}
+	for {
+		err := client.ClusterReplicate(ctx, id).Err() // refused until the nodes know each other
+		if err == nil && strings.Contains(client.Info(ctx, "replication").Val(), "master_link_status:up") {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the Redis Cluster has no replica after %s: %v", redisTimeout, err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	awaitCluster(ctx, t, client, clusterSize)
+	return replica
 }
 
 // awaitCluster returns when the node knows all others and all slots.
