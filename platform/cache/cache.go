@@ -119,6 +119,7 @@ type Cache struct {
 	shared  *shared // nil without Redis
 	groups  []*group
 	acks    *acknowledgements
+	moved   chan struct{} // the epoch has changed, and with it perhaps the server
 	flights singleflight.Group
 	touched sync.Map // db.Querier of a transaction -> *touched
 	bounded sync.Map // kinds that are not strict
@@ -134,7 +135,7 @@ func Open(ctx context.Context, cfg Config, d *db.DB, log *slog.Logger, reg prome
 	}
 	c := &Cache{
 		cfg: cfg, db: d, log: log, id: rand.Text()[:12],
-		local: newLocal(cfg.Entries, cfg.Bytes), acks: newAcknowledgements(),
+		local: newLocal(cfg.Entries, cfg.Bytes), acks: newAcknowledgements(), moved: make(chan struct{}, 1),
 	}
 	groups := 1
 	if cfg.RedisURL != "" {

@@ -180,6 +180,11 @@ func clusterURL(nodes []*dbtest.RedisServer) string {
 	return strings.Replace(u, "/0?", "?", 1)
 }
 
+// sentinelURL names the Sentinel second, after one that is down.
+func sentinelURL(g *dbtest.RedisSentinelGroup) string {
+	return strings.NewReplacer("redis://", "redis://127.0.0.1:1/0?addr=", "/0?", "&").Replace(g.URL)
+}
+
 // deployments runs a test on every kind of deployment.
 func deployments(t *testing.T, test func(t *testing.T, s setup)) {
 	t.Helper()
@@ -197,6 +202,7 @@ func deployments(t *testing.T, test func(t *testing.T, s setup)) {
 		s.options.Direct = true
 		test(t, s)
 	})
+	t.Run("sentinel", func(t *testing.T) { t.Parallel(); test(t, newSetup(t, sentinelURL(dbtest.RedisSentinel(t)))) })
 	t.Run("cluster", func(t *testing.T) { t.Parallel(); test(t, newSetup(t, clusterURL(dbtest.RedisCluster(t)))) })
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,9 @@ type harness struct {
 	setup
 	t         *testing.T
 	server    *dbtest.RedisServer
-	nodes     []*dbtest.RedisServer // of a cluster
-	direct    *redis.Client         // to the server, past the proxies
+	sentinel  *dbtest.RedisSentinelGroup // of the two
+	nodes     []*dbtest.RedisServer      // of a cluster
+	direct    *redis.Client              // to the server, past the proxies
 	proxies   []*proxy
 	instances []*instance
 	keys      [harnessKeys]history
@@ -108,6 +110,11 @@ func newHarness(t *testing.T, deployment string, direct bool) *harness {
 		h.nodes = dbtest.RedisCluster(t)
 		for n := range urls {
 			urls[n] = clusterURL(h.nodes)
+		}
+	case "sentinel":
+		h.sentinel = dbtest.RedisSentinel(t)
+		for n := range urls {
+			urls[n] = sentinelURL(h.sentinel)
 		}
 	default:
 		h.server = dbtest.Redis(t, "--maxmemory-policy", "allkeys-lru")
@@ -381,10 +388,15 @@ func duration(t *testing.T, short time.Duration) time.Duration {
 // TestNoStaleReads is the promise: nothing older than what was acknowledged, nothing uncommitted, no failed request.
 func TestNoStaleReads(t *testing.T) {
 	from := seed(t)
-	d := duration(t, 1500*time.Millisecond)
+	const short = 1500 * time.Millisecond
+	d := duration(t, short)
 	setFaults(t, faultSwitches{pause: pauses()})
 	turns := make(chan struct{}, 3) // more than that, and the machine is the fault
-	for n, f := range protocolFaults {
+	all := slices.Concat(protocolFaults, failoverFaults)
+	if d > short {
+		all = append(all, rareFaults...)
+	}
+	for n, f := range all {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			turns <- struct{}{}

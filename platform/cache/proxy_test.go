@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// A proxy stands between one instance and Redis, to slow it down or to cut it off.
+// A proxy stands between one instance and Redis, to slow it down, to cut it off, or to lead it elsewhere.
 type proxy struct {
 	listener net.Listener
-	target   string
+	target   atomic.Pointer[string]
 	delay    atomic.Int64 // of each chunk, either way
 	cut      atomic.Bool  // bytes are held back
 	mu       sync.Mutex
@@ -26,7 +26,8 @@ func newProxy(t testing.TB, target string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{listener: l, target: target}
+	p := &proxy{listener: l}
+	p.target.Store(&target)
 	go p.accept()
 	t.Cleanup(p.close)
 	return p
@@ -40,7 +41,7 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		server, err := net.Dial("tcp", p.target)
+		server, err := net.Dial("tcp", *p.target.Load())
 		if err != nil {
 			_ = client.Close()
 			continue
@@ -76,12 +77,18 @@ func (p *proxy) pipe(to, from net.Conn) {
 	}
 }
 
-func (p *proxy) close() {
-	p.cut.Store(false)
-	_ = p.listener.Close()
+// disconnect ends the connections that are open.
+func (p *proxy) disconnect() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range p.open {
 		_ = c.Close()
 	}
+	p.open = nil
+}
+
+func (p *proxy) close() {
+	p.cut.Store(false)
+	_ = p.listener.Close()
+	p.disconnect()
 }

@@ -37,12 +37,18 @@ func (r *read) lookup(ctx context.Context) (body string, missing, ok bool) {
 	if s == nil {
 		return "", false, false
 	}
-	if s.breaker(r.c.group(r.name).index).open.Load() {
+	g := r.c.group(r.name)
+	if s.breaker(g.index).open.Load() {
 		r.stats.bypassBreaker.Inc()
 		return "", false, false
 	}
+	epoch := g.believes(clock())
+	if epoch == "" {
+		r.stats.bypassStale.Inc()
+		return "", false, false
+	}
 	for try := 0; ; try++ {
-		found, claim, got := s.read(ctx, r.name)
+		found, claim, got := s.read(ctx, r.name, epoch)
 		switch got {
 		case outcomeHit:
 			if !found.missing {

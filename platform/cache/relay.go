@@ -25,8 +25,8 @@ const (
 
 // A target is what the relay keeps coherent: Redis, or this process' memory where there is no Redis.
 type target interface {
-	// begin starts an epoch: all values of earlier ones are void, and there is no marker.
-	begin(ctx context.Context, group int, epoch string) error
+	// begin starts an epoch that no other server is in: all values of earlier ones are void, and there is no marker.
+	begin(ctx context.Context, group int) (epoch string, err error)
 	// relay invalidates names; it reports false when the target is not in that epoch any more.
 	relay(ctx context.Context, group int, epoch string, names []name) (bool, error)
 	// mark says that everything committed before t0, on the target's clock in ms, has been invalidated. With t0 = 0 it
@@ -64,7 +64,7 @@ type relayGroup struct {
 }
 
 func newRelay(c *Cache) *relay {
-	r := &relay{c: c, to: memory{c}, groups: make([]relayGroup, len(c.groups))}
+	r := &relay{c: c, to: &memory{c: c}, groups: make([]relayGroup, len(c.groups))}
 	if c.shared != nil {
 		r.to = c.shared
 	}
@@ -377,8 +377,8 @@ func (r *relay) retire(ctx context.Context, g int) error {
 
 // resume begins an epoch in which nothing is cached, and records it. The target's absence is no error: nothing is lost.
 func (r *relay) resume(ctx context.Context, g int) error {
-	epoch := rand.Text()[:epochLen]
-	if err := r.to.begin(ctx, g, epoch); err != nil {
+	epoch, err := r.to.begin(ctx, g)
+	if err != nil {
 		return nil //nolint:nilerr // the group stays retired
 	}
 	if err := r.record(ctx, g, epoch); err != nil {
@@ -425,31 +425,35 @@ func (r *relay) leave(ctx context.Context) {
 }
 
 // memory is the target where there is no Redis: the marker is this process' own lease.
-type memory struct{ c *Cache }
+type memory struct {
+	c     *Cache
+	asked instant // what the clock said when it was last asked for; both of it, since the process may be suspended
+}
 
-func (m memory) begin(_ context.Context, g int, epoch string) error {
+func (m *memory) begin(_ context.Context, g int) (string, error) {
+	epoch := rand.Text()
 	group := m.c.groups[g]
 	group.lease.revoke()
 	m.c.local.flush()
 	group.mu.Lock()
 	defer group.mu.Unlock()
 	group.at = position{epoch: epoch}
-	return nil
+	return epoch, nil
 }
 
-func (m memory) relay(_ context.Context, g int, epoch string, names []name) (bool, error) {
+func (m *memory) relay(_ context.Context, g int, epoch string, names []name) (bool, error) {
 	for _, n := range names {
 		m.c.local.invalidate(n)
 	}
 	return m.c.groups[g].position().epoch == epoch, nil
 }
 
-func (m memory) mark(_ context.Context, g int, epoch string, t0 int64) (string, int64, error) {
-	group, now := m.c.groups[g], clock()
+func (m *memory) mark(_ context.Context, g int, epoch string, t0 int64) (string, int64, error) {
+	group, from := m.c.groups[g], m.asked
 	current := group.position().epoch
-	if t0 > 0 && current == epoch {
-		from := time.Duration(t0) * time.Millisecond
-		group.lease.extend(instant{mono: from, wall: now.wall - int64(now.mono-from)}, freshFor)
+	if t0 > 0 && t0 == from.mono.Milliseconds() && current == epoch {
+		group.lease.extend(from, freshFor)
 	}
-	return current, now.mono.Milliseconds(), nil
+	m.asked = clock()
+	return current, m.asked.mono.Milliseconds(), nil
 }

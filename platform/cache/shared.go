@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 
 const (
 	epochLen      = 16   // bytes; read.lua counts on it
+	nonceLen      = 10   // of them; begin.lua adds the rest
 	clusterGroups = 16   // coherence groups on a cluster, each in one slot
 	logLength     = 8192 // entries, about; an instance further behind forgets everything
 
@@ -36,21 +38,25 @@ const (
 var scriptFiles embed.FS
 
 var (
-	scriptRead       = script("read")
+	scriptRead       = script("reign", "read")
 	scriptFill       = script("fill")
-	scriptInvalidate = script("invalidate")
-	scriptSync       = script("sync")
-	scriptMark       = script("mark")
-	scriptBegin      = script("begin")
+	scriptInvalidate = script("reign", "invalidate")
+	scriptSync       = script("reign", "sync")
+	scriptMark       = script("reign", "mark")
+	scriptBegin      = script("reign", "begin")
 	scriptDrop       = script("drop")
 )
 
-func script(file string) *redis.Script {
-	src, err := scriptFiles.ReadFile("scripts/" + file + ".lua")
-	if err != nil {
-		panic(err) // embedded
+func script(files ...string) *redis.Script {
+	var source strings.Builder
+	for _, file := range files {
+		src, err := scriptFiles.ReadFile("scripts/" + file + ".lua")
+		if err != nil {
+			panic(err) // embedded
+		}
+		source.Write(src)
 	}
-	return redis.NewScript(string(src))
+	return redis.NewScript(source.String())
 }
 
 // shared is the tier in Redis: the scripts, their keys and their deadlines. Each script checks by itself that the server
@@ -100,8 +106,20 @@ type silent struct{}
 
 func (silent) Printf(context.Context, string, ...any) {}
 
-// errURL says nothing of the URL, which may hold a password.
-var errURL = errors.New("redis url: not a valid redis://, rediss:// or unix:// URL")
+// They say nothing of the URL, which may hold a password.
+var (
+	errURL     = errors.New("redis url: not a valid redis://, rediss:// or unix:// URL")
+	errReplica = errors.New("redis url: replicas are never read, since they lag; leave out read_only, replica_only, route_by_latency and route_randomly")
+)
+
+// CheckRedisURL reports what is wrong with Config.RedisURL, without a word of it. It does not connect.
+func CheckRedisURL(rawURL string) error {
+	client, _, err := newClient(rawURL, 0)
+	if err != nil {
+		return err
+	}
+	return client.Close()
+}
 
 // newClient makes a client whose calls end with their context, and after controlTimeout at the latest. go-redis by itself
 // waits for seconds, and dials five times. conns is the size of the pool; 0 means go-redis' own choice.
@@ -118,6 +136,9 @@ func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
 		if err != nil {
 			return nil, 0, errURL
 		}
+		if o.ReplicaOnly || o.RouteByLatency || o.RouteRandomly {
+			return nil, 0, errReplica
+		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
 		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries, o.PoolSize = true, 1, 1, conns
 		return redis.NewFailoverClient(o), 1, nil
@@ -127,6 +148,9 @@ func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
 		o, err := redis.ParseClusterURL(u.String())
 		if err != nil {
 			return nil, 0, errURL
+		}
+		if o.ReadOnly || o.RouteByLatency || o.RouteRandomly {
+			return nil, 0, errReplica
 		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
 		o.ContextTimeoutEnabled, o.MaxRetries, o.PoolSize = true, 1, conns
@@ -209,8 +233,8 @@ const (
 	outcomeDown  // Redis does not answer, or not sensibly
 )
 
-// read looks a name up and leases it where there is nothing.
-func (s *shared) read(ctx context.Context, n name) (found, claim, outcome) {
+// read looks a name up in an epoch, and leases it where there is nothing.
+func (s *shared) read(ctx context.Context, n name, epoch string) (found, claim, outcome) {
 	g := s.group(n)
 	c := claim{group: g, key: s.entityKey(g, n)}
 	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
@@ -218,7 +242,7 @@ func (s *shared) read(ctx context.Context, n name) (found, claim, outcome) {
 	switch {
 	case err != nil || reply == "":
 		return found{}, c, outcomeDown
-	case reply[0] == 'V' && len(reply) >= valueHeader:
+	case reply[0] == 'V' && len(reply) >= valueHeader && reply[1:1+epochLen] == epoch:
 		born, _ := strconv.ParseInt(reply[valueHeader-8:valueHeader], 16, 64)
 		return found{
 			missing: reply[epochLen+1] == absent, body: reply[valueHeader:], born: time.Unix(born, 0),
@@ -322,22 +346,29 @@ type logged struct {
 // granted is what sync hands out.
 type granted struct {
 	at      position
-	lease   time.Duration
+	marker  reading
 	entries []logged
 }
 
-// sync asks for a lease of at most so long, and for what the log holds beyond a position.
-func (s *shared) sync(ctx context.Context, g int, from position, seq uint64, longest time.Duration) (granted, error) {
+// sync asks for a lease, if one is wanted, and for what the log holds beyond a position.
+func (s *shared) sync(ctx context.Context, g int, from position, seq uint64, wanted bool) (granted, error) {
+	lease := 0
+	if wanted {
+		lease = 1
+	}
 	reply, err := s.eval(ctx, s.control, controlTimeout, g, scriptSync, []string{s.metaKey(g), s.logKey(g)},
-		s.owner, from.epoch, from.pos, seq, longest.Milliseconds(), logLength).Slice()
+		s.owner, from.epoch, from.pos, seq, lease, logLength).Slice()
 	if err != nil {
 		return granted{}, err
 	}
 	got := granted{
-		at:    position{epoch: part[string](reply, 0), pos: part[int64](reply, 2)},
-		lease: time.Duration(part[int64](reply, 1)) * time.Millisecond,
+		at: position{epoch: part[string](reply, 0), pos: part[int64](reply, 3)},
+		marker: reading{
+			now: time.Duration(part[int64](reply, 1)) * time.Millisecond,
+			end: time.Duration(part[int64](reply, 2)) * time.Millisecond,
+		},
 	}
-	for _, e := range part[[]any](reply, 3) {
+	for _, e := range part[[]any](reply, 4) {
 		entry, err := parseEntry(e)
 		if err != nil {
 			return granted{}, err
@@ -384,8 +415,9 @@ func (s *shared) mark(ctx context.Context, g int, epoch string, t0 int64) (curre
 }
 
 // begin starts an epoch.
-func (s *shared) begin(ctx context.Context, g int, epoch string) error {
-	return s.eval(ctx, s.control, controlTimeout, g, scriptBegin, []string{s.metaKey(g), s.logKey(g)}, epoch).Err()
+func (s *shared) begin(ctx context.Context, g int) (epoch string, err error) {
+	nonce := rand.Text()[:nonceLen]
+	return s.eval(ctx, s.control, controlTimeout, g, scriptBegin, []string{s.metaKey(g), s.logKey(g)}, nonce).Text()
 }
 
 // evictionPolicy returns the server's maxmemory-policy.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -13,9 +14,11 @@ import (
 
 // A group is the set of keys that share a slot, an epoch, an invalidation log and a lease. Only a cluster has several.
 type group struct {
-	index int
-	lease lease
-	kick  chan struct{} // asks follow not to wait for its tick
+	index  int
+	lease  lease
+	belief atomic.Pointer[belief] // in what Redis holds
+	marker measure                // of follow alone
+	kick   chan struct{}          // asks follow not to wait for its tick
 
 	mu     sync.Mutex
 	at     position // what has been applied
@@ -32,12 +35,26 @@ func (g *group) wake() {
 	}
 }
 
-// follow renews the lease of one group for as long as ctx lives. Where there is no in-process tier it asks for none, and
-// only tells whether Redis answers.
+// A belief is until when what Redis holds in an epoch may be believed.
+type belief struct {
+	epoch string
+	until lease
+}
+
+// believes returns the epoch in which Redis may be believed at this moment; none where it is empty.
+func (g *group) believes(now instant) (epoch string) {
+	if b := g.belief.Load(); b != nil && b.until.valid(now) {
+		return b.epoch
+	}
+	return ""
+}
+
+// follow renews the lease of one group and the belief in its marker for as long as ctx lives. Where there is no
+// in-process tier it asks for no lease.
 func (c *Cache) follow(ctx context.Context, g *group) error {
-	every, longest := syncEvery, leaseFor
+	every, leases := syncEvery, true
 	if c.cfg.Entries == 0 {
-		every, longest = 2*syncEvery, 0
+		every, leases = 2*syncEvery, false
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -49,11 +66,11 @@ func (c *Cache) follow(ctx context.Context, g *group) error {
 		case <-tick.C:
 		case <-g.kick:
 		}
-		c.sync(ctx, g, longest)
+		c.sync(ctx, g, leases)
 	}
 }
 
-func (c *Cache) sync(ctx context.Context, g *group, longest time.Duration) {
+func (c *Cache) sync(ctx context.Context, g *group, leases bool) {
 	g.mu.Lock()
 	from := g.at
 	g.seq++
@@ -62,7 +79,7 @@ func (c *Cache) sync(ctx context.Context, g *group, longest time.Duration) {
 
 	faults.at("before sync")
 	start := clock()
-	got, err := c.shared.sync(ctx, g.index, from, seq, longest)
+	got, err := c.shared.sync(ctx, g.index, from, seq, leases)
 	if err != nil {
 		c.metrics.syncFailures.Inc()
 		return // the lease runs out
@@ -71,14 +88,20 @@ func (c *Cache) sync(ctx context.Context, g *group, longest time.Duration) {
 	if breaker := c.shared.breaker(g.index); breaker.open.Load() {
 		breaker.reset()
 	}
-	if longest > 0 {
-		c.adopt(g, from, got, start)
+	end := g.marker.end(got.at.epoch, start.mono, got.marker)
+	if leases {
+		c.adopt(g, from, got, start, min(end-start.mono, leaseFor))
+	}
+	b := &belief{epoch: got.at.epoch}
+	b.until.extend(start, end-start.mono)
+	if before := g.belief.Swap(b); before == nil || before.epoch != b.epoch {
+		c.resubscribe()
 	}
 }
 
-// adopt applies what a sync brought, and only then extends the lease, from before the round trip. A new epoch, a gap in
+// adopt applies what a sync brought, and only then extends the lease, counted from before the round trip. A new epoch, a gap in
 // the log or a position that went back mean that invalidations may have been missed: everything is forgotten.
-func (c *Cache) adopt(g *group, from position, got granted, start instant) {
+func (c *Cache) adopt(g *group, from position, got granted, start instant, lasts time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	continuous := got.at.epoch == g.at.epoch && got.at.pos-from.pos == int64(len(got.entries))
@@ -98,8 +121,8 @@ func (c *Cache) adopt(g *group, from position, got granted, start instant) {
 		g.at = got.at
 	}
 	c.releaseParked(g)
-	if got.lease > 0 {
-		g.lease.extend(start, got.lease)
+	if lasts > 0 {
+		g.lease.extend(start, lasts)
 	}
 }
 
@@ -139,17 +162,35 @@ func (c *Cache) listen(ctx context.Context) error {
 	return c.hear(ctx, c.shared.invalidations(), c.shared.acks(c.id))
 }
 
+// hear subscribes anew in each epoch: a connection to a former master may stay open, and silent.
 func (c *Cache) hear(ctx context.Context, channels ...string) error {
-	sub := c.shared.control.Subscribe(ctx, channels...)
-	defer func() { _ = sub.Close() }()
-	messages := sub.Channel(redis.WithChannelSize(4096), redis.WithChannelHealthCheckInterval(time.Second))
+	for ctx.Err() == nil {
+		sub := c.shared.control.Subscribe(ctx, channels...)
+		c.obey(ctx, sub.Channel(redis.WithChannelSize(4096), redis.WithChannelHealthCheckInterval(time.Second)))
+		_ = sub.Close() // there is another, or none is wanted
+	}
+	return nil
+}
+
+// resubscribe ends the present subscription.
+func (c *Cache) resubscribe() {
+	select {
+	case c.moved <- struct{}{}:
+	default:
+	}
+}
+
+// obey does what the messages say for as long as they come from where they should.
+func (c *Cache) obey(ctx context.Context, messages <-chan *redis.Message) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
+		case <-c.moved:
+			return
 		case m, ok := <-messages:
 			if !ok {
-				return nil
+				return
 			}
 			faults.at("message")
 			if m.Channel == c.shared.acks(c.id) {

@@ -110,7 +110,10 @@ func (c *Cache) reach(ctx context.Context, g *group, names []name) (at position,
 		return position{}, false, nil
 	}
 	at, live, holders, err := c.shared.invalidate(ctx, g.index, names, "", c.id)
-	return at, live && err == nil, holders
+	if err != nil || !live {
+		return at, false, nil
+	}
+	return at, g.believes(clock()) == at.epoch, holders
 }
 
 func (c *Cache) strict(n name) bool {

@@ -7,8 +7,8 @@
 for i = 3, #KEYS do
   redis.call('DEL', KEYS[i])
 end
-local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'marked', 'fresh')
-if not m[1] or not string.find(redis.call('INFO', 'server'), m[1], 1, true)
+local m = redis.call('HMGET', KEYS[1], 'reign', 'epoch', 'marked', 'fresh')
+if m[1] ~= reign()
   or (ARGV[1] ~= '' and ARGV[1] ~= m[2]) then
   return {'', 0, 0}
 end

@@ -1,10 +1,10 @@
 -- Renews the freshness marker: everything committed before t0 has been invalidated in this epoch.
 -- KEYS meta. ARGV epoch, t0 in ms of this server's clock (0 marks nothing), life in ms.
 -- Returns {epoch or '', now}. A clock that has stepped back puts the marker out.
-local m = redis.call('HMGET', KEYS[1], 'run', 'epoch', 'fresh')
+local m = redis.call('HMGET', KEYS[1], 'reign', 'epoch', 'fresh')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-if not m[1] or not string.find(redis.call('INFO', 'server'), m[1], 1, true) then
+if m[1] ~= reign() then
   return {'', now}
 end
 if m[2] == ARGV[1] and ARGV[2] ~= '0' then
