@@ -65,7 +65,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if pgxCfg.ConnectTimeout == 0 {
 		pgxCfg.ConnectTimeout = 5 * time.Second
 	}
-	pool := stdlib.OpenDB(*pgxCfg)
+	pool := stdlib.OpenDB(*pgxCfg, stdlib.OptionAfterConnect(encodeUUIDs))
 	pool.SetMaxOpenConns(cfg.MaxOpen)
 	pool.SetConnMaxLifetime(cfg.MaxLifetime)
 	pool.SetConnMaxIdleTime(cfg.MaxIdleTime)
