@@ -13,9 +13,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/redis/go-redis/v9"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/rollout"
 	"github.com/strata-accounts/strata/platform/web"
 )
@@ -282,11 +282,8 @@ func redisURL(to *string) func(any) error {
 		if s == "" {
 			return nil
 		}
-		_, single := redis.ParseURL(s)
-		_, cluster := redis.ParseClusterURL(s)
-		_, sentinel := redis.ParseFailoverURL(s)
-		if single != nil && cluster != nil && sentinel != nil {
-			return errors.New("is not understood; must be redis://user:password@host:port/db, rediss:// or unix://")
+		if err := cache.CheckRedisURL(s); err != nil {
+			return err
 		}
 		*to = s
 		return nil

@@ -81,7 +81,7 @@ func openShared(cfg Config, owner string) (*shared, error) {
 	redis.SetLogger(silent{})
 	client, groups, err := newClient(cfg.RedisURL, 0)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("redis url %w", err)
 	}
 	control, _, err := newClient(cfg.RedisURL, controlConns)
 	if err != nil {
@@ -108,8 +108,8 @@ func (silent) Printf(context.Context, string, ...any) {}
 
 // They say nothing of the URL, which may hold a password.
 var (
-	errURL     = errors.New("redis url: not a valid redis://, rediss:// or unix:// URL")
-	errReplica = errors.New("redis url: replicas are never read, since they lag; leave out read_only, replica_only, route_by_latency and route_randomly")
+	errURL     = errors.New("is not understood; must be redis://user:password@host:port/db, rediss:// or unix://, for Sentinel with ?master_name=, for a cluster with ?addr=")
+	errReplica = errors.New("asks for replicas, which are never read, since they lag; must not have read_only, replica_only, route_by_latency or route_randomly")
 )
 
 // CheckRedisURL reports what is wrong with Config.RedisURL, without a word of it. It does not connect.
