@@ -132,8 +132,8 @@ func ratios(of, to []float64) spread {
 	return spreadOf(each)
 }
 
-// profiled takes the server's profiles during one more window, if they are wanted.
-func (b *bench) profiled(s *subject, name string) error {
+// profiled takes a process' profiles while load is on it, if they are wanted.
+func (b *bench) profiled(p *process, name string, load func() error) error {
 	if b.profile == "" {
 		return nil
 	}
@@ -144,13 +144,18 @@ func (b *bench) profiled(s *subject, name string) error {
 	go func() {
 		seconds := max(1, int(b.window.Seconds()))
 		failed <- errors.Join(
-			fetch(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", s.admin, seconds), filepath.Join(b.profile, name+".cpu.prof")),
-			fetch(fmt.Sprintf("http://%s/debug/pprof/allocs", s.admin), filepath.Join(b.profile, name+".allocs.prof")))
+			fetch(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", p.admin, seconds), filepath.Join(b.profile, name+".cpu.prof")),
+			fetch(fmt.Sprintf("http://%s/debug/pprof/allocs", p.admin), filepath.Join(b.profile, name+".allocs.prof")))
 	}()
-	if _, err := s.window(b.window + time.Second); err != nil {
+	return errors.Join(load(), <-failed)
+}
+
+// more is one more window of a subject, for its profile.
+func (b *bench) more(s *subject) func() error {
+	return func() error {
+		_, err := s.window(b.window + time.Second)
 		return err
 	}
-	return <-failed
 }
 
 func fetch(url, path string) error {

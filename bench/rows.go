@@ -61,8 +61,8 @@ func rows() []row {
 			scenario{prepare: pages, against: []ceiling{bare(0.06)}}),
 		{"storm", "GET /v1/sessions/current while 64 clients sign in", "cached, in process", storm},
 		{"depth", "GET /v1/users, the last page of 1,000,000", "cached", depth},
-		{"import", "POST /v1/users/import (100,000 lines)", "cached", imports(nil)},
-		{"import-direct", "POST /v1/users/import (100,000 lines)", "direct", imports(map[string]string{"STRATA_USERS__STAGE": "direct"})},
+		{"import", "POST /v1/users/import (100,000 lines)", "cached", imports("import", nil)},
+		{"import-direct", "POST /v1/users/import (100,000 lines)", "direct", imports("import-direct", map[string]string{"STRATA_USERS__STAGE": "direct"})},
 		{"memory", "100,000 users in the process tier", "cached, in process", memory},
 		{"start", "start with an existing data directory, until /readyz", "", starts},
 	}
@@ -118,7 +118,7 @@ func (b *bench) compare(ctx context.Context, name string, sc scenario) ([]result
 			Figure: ratio, Unit: "of the ceiling", Target: c.share, Passed: ratio.Median >= c.share,
 		}
 	}
-	return results, b.profiled(subjects[0], name)
+	return results, b.profiled(server, name, b.more(subjects[0]))
 }
 
 func sessionChecks(ctx context.Context, b *bench, s *process, database string) ([][]byte, error) {

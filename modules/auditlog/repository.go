@@ -102,3 +102,46 @@ func (f Filter) conditions() []condition {
 	}
 	return all
 }
+
+// appendSQL stores events and their origins, each column as an array, and returns the time that they got. Both rungs run
+// it: one round trip and few parameters, whatever the size of the batch.
+const appendSQL = `
+	WITH origins AS (
+		INSERT INTO audit_origins (hash, subject_id, salt, ip, user_agent)
+		SELECT * FROM unnest($11::bytea[], $12::text[], $13::bytea[], $14::text[], $15::text[])
+	), events AS (
+		INSERT INTO audit_events (id, action, actor_type, actor_id, target_type, target_id, origin, request_id, recorded_by, metadata)
+		SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
+			$9::text[], $10::text[]::json[])
+	)
+	SELECT now()`
+
+// appendArgs are the arguments of appendSQL.
+func appendArgs(events []Event, origins []Origin) []any {
+	return []any{
+		column(events, func(e *Event) uuid.UUID { return e.ID }),
+		column(events, func(e *Event) string { return e.Action }),
+		column(events, func(e *Event) string { return e.Actor.Type }),
+		column(events, func(e *Event) string { return e.Actor.ID }),
+		column(events, func(e *Event) string { return e.Target.Type }),
+		column(events, func(e *Event) string { return e.Target.ID }),
+		column(events, func(e *Event) []byte { return e.Origin }),
+		column(events, func(e *Event) string { return e.RequestID }),
+		column(events, func(e *Event) string { return e.RecordedBy }),
+		column(events, func(e *Event) string { return string(e.Metadata) }),
+		column(origins, func(o *Origin) []byte { return o.Hash }),
+		column(origins, func(o *Origin) string { return o.SubjectID }),
+		column(origins, func(o *Origin) []byte { return o.Salt }),
+		column(origins, func(o *Origin) string { return o.IP }),
+		column(origins, func(o *Origin) string { return o.UserAgent }),
+	}
+}
+
+// column takes one member of each row.
+func column[Row, T any](rows []Row, member func(*Row) T) []T {
+	values := make([]T, len(rows))
+	for i := range rows {
+		values[i] = member(&rows[i])
+	}
+	return values
+}

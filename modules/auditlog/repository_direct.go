@@ -103,48 +103,10 @@ func (r *DirectRepository) HasOrigins(ctx context.Context, subjectID string) (bo
 	return has, translate(err)
 }
 
-// Append implements Repository. A batch is one statement whatever its size.
+// Append implements Repository.
 func (r *DirectRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
-	var e struct {
-		id, action, actorType, actorID, targetType, targetID, requestID, recordedBy, metadata []string
-		origin                                                                                [][]byte
-	}
-	for _, ev := range events {
-		e.id = append(e.id, ev.ID.String())
-		e.action = append(e.action, ev.Action)
-		e.actorType = append(e.actorType, ev.Actor.Type)
-		e.actorID = append(e.actorID, ev.Actor.ID)
-		e.targetType = append(e.targetType, ev.Target.Type)
-		e.targetID = append(e.targetID, ev.Target.ID)
-		e.origin = append(e.origin, ev.Origin)
-		e.requestID = append(e.requestID, ev.RequestID)
-		e.recordedBy = append(e.recordedBy, ev.RecordedBy)
-		e.metadata = append(e.metadata, string(ev.Metadata))
-	}
-	var o struct {
-		subjectID, ip, userAgent []string
-		hash, salt               [][]byte
-	}
-	for _, or := range origins {
-		o.hash = append(o.hash, or.Hash)
-		o.subjectID = append(o.subjectID, or.SubjectID)
-		o.salt = append(o.salt, or.Salt)
-		o.ip = append(o.ip, or.IP)
-		o.userAgent = append(o.userAgent, or.UserAgent)
-	}
 	var occurredAt time.Time
-	err := r.db.Querier(ctx).QueryRowContext(ctx, `
-		WITH origins AS (
-			INSERT INTO audit_origins (hash, subject_id, salt, ip, user_agent)
-			SELECT * FROM unnest($11::bytea[], $12::text[], $13::bytea[], $14::text[], $15::text[])
-		), events AS (
-			INSERT INTO audit_events (id, action, actor_type, actor_id, target_type, target_id, origin, request_id, recorded_by, metadata)
-			SELECT * FROM unnest($1::text[]::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bytea[], $8::text[],
-				$9::text[], $10::text[]::json[])
-		)
-		SELECT now()`,
-		e.id, e.action, e.actorType, e.actorID, e.targetType, e.targetID, e.origin, e.requestID, e.recordedBy, e.metadata,
-		o.hash, o.subjectID, o.salt, o.ip, o.userAgent).Scan(&occurredAt)
+	err := r.db.Querier(ctx).QueryRowContext(ctx, appendSQL, appendArgs(events, origins)...).Scan(&occurredAt)
 	return occurredAt, translate(err)
 }
 

@@ -11,9 +11,6 @@ import (
 	"github.com/strata-accounts/strata/platform/db"
 )
 
-// insertBatch keeps a multi-row INSERT under PostgreSQL's limit of 65,535 parameters.
-const insertBatch = 1000
-
 // PostgresRepository is the second rung: GORM models on the bounded pool.
 type PostgresRepository struct {
 	db *db.DB
@@ -57,13 +54,6 @@ func toEvent(r eventRow) Event {
 		ID: r.ID, OccurredAt: r.OccurredAt, Action: r.Action, Actor: Ref{r.ActorType, r.ActorID},
 		Target: Ref{r.TargetType, r.TargetID}, IP: r.IP, UserAgent: r.UserAgent, RequestID: r.RequestID,
 		RecordedBy: r.RecordedBy, Metadata: json.RawMessage(r.Metadata), Origin: r.Origin,
-	}
-}
-
-func fromEvent(e Event) eventRow {
-	return eventRow{
-		ID: e.ID, Action: e.Action, ActorType: e.Actor.Type, ActorID: e.Actor.ID, TargetType: e.Target.Type,
-		TargetID: e.Target.ID, Origin: e.Origin, RequestID: e.RequestID, RecordedBy: e.RecordedBy, Metadata: string(e.Metadata),
 	}
 }
 
@@ -122,26 +112,8 @@ func (r *PostgresRepository) HasOrigins(ctx context.Context, subjectID string) (
 
 // Append implements Repository.
 func (r *PostgresRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
-	eventRows := make([]eventRow, len(events))
-	for i, e := range events {
-		eventRows[i] = fromEvent(e)
-	}
-	originRows := make([]originRow, len(origins))
-	for i, o := range origins {
-		originRows[i] = originRow(o)
-	}
 	var occurredAt time.Time
-	err := r.db.InTx(ctx, func(ctx context.Context) error {
-		if len(originRows) > 0 {
-			if err := r.db.Gorm(ctx).CreateInBatches(originRows, insertBatch).Error; err != nil {
-				return err
-			}
-		}
-		if err := r.db.Gorm(ctx).CreateInBatches(eventRows, insertBatch).Error; err != nil {
-			return err
-		}
-		return r.db.Gorm(ctx).Raw("SELECT now()").Row().Scan(&occurredAt)
-	})
+	err := r.db.Gorm(ctx).Raw(appendSQL, appendArgs(events, origins)...).Row().Scan(&occurredAt)
 	return occurredAt, translate(err)
 }
 
