@@ -51,6 +51,7 @@ type session struct {
 	check   []byte // request
 
 	using    sync.Mutex   // by one writer at a time
+	rotating bool         // its token is about to change; guarded by account.mu
 	open     atomic.Bool  // the session is there to be read
 	enders   atomic.Int32 // writes that have ended it, or may have
 	deadFrom atomic.Int64 // an instant from when on no read may find it alive; 0: none
@@ -122,8 +123,11 @@ func (a *account) suspendedFrom(version int64) {
 	a.suspendedAt = max(a.suspendedAt, version)
 }
 
-// activeAt notes that the user was active in a version.
+// activeAt notes that the user was active in a version. Until that binds readers, they may find the user suspended.
 func (a *account) activeAt(version int64) {
+	if a.user.least(now()) < version {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if version >= a.suspendedAt {
@@ -161,6 +165,20 @@ func endOne(s *session) *ending {
 	return &ending{certain: []*session{s}}
 }
 
+// rotate begins to give a session another token. It returns nil while all sessions are being ended.
+//
+// The token of a session that is rotated and ended at the same time may be dead by the rotation, and then only binds
+// readers when that is acknowledged.
+func (a *account) rotate(s *session) *ending {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.enders > 0 {
+		return nil
+	}
+	s.rotating = true
+	return endOne(s)
+}
+
 func (a *account) endAll() *ending {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -168,7 +186,7 @@ func (a *account) endAll() *ending {
 	e := &ending{account: a}
 	for s := range a.all {
 		s.enders.Add(1)
-		if s.open.Load() {
+		if s.open.Load() && !s.rotating {
 			e.certain = append(e.certain, s)
 		} else {
 			e.possible = append(e.possible, s)
@@ -195,6 +213,13 @@ func (e *ending) end(o outcome, grace time.Duration) {
 			s.enders.Add(-1)
 		}
 	}
+}
+
+// stay says that a session which was to be rotated has kept its token.
+func (s *session) stay() {
+	s.account.mu.Lock()
+	defer s.account.mu.Unlock()
+	s.rotating = false
 }
 
 // deadAfter says that no read that begins so much later may find the session alive.

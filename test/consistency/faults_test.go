@@ -57,7 +57,7 @@ var faults = []fault{
 	}},
 	{"redis full", true, func(w *world, d time.Duration, _ *rand.Rand) {
 		between(d, func() {
-			w.tell("config", "set", "maxmemory-policy", "noeviction", "maxmemory", "1mb")
+			w.tell("config", "set", "maxmemory-policy", "noeviction", "maxmemory", "1")
 		}, func() {
 			w.tell("config", "set", "maxmemory", "0", "maxmemory-policy", "allkeys-lru")
 		})
