@@ -119,55 +119,14 @@ func (r *DirectRepository) Create(ctx context.Context, u User) (User, error) {
 }
 
 // Import implements Repository.
-func (r *DirectRepository) Import(ctx context.Context, batch []ImportUser) ([]Imported, error) {
-	n := len(batch)
-	ids, emails, names := make([]string, n), make([]string, n), make([]string, n)
-	verified, statuses := make([]bool, n), make([]string, n)
-	metadata, hashes := make([]string, n), make([]string, n)
-	for i, b := range batch {
-		ids[i], emails[i], names[i] = b.User.ID.String(), b.User.Email, b.User.Name
-		verified[i], statuses[i] = b.User.EmailVerified, string(b.User.Status)
-		metadata[i], hashes[i] = string(b.User.Metadata), b.Hash
-	}
-	results := make([]Imported, n)
-	err := r.db.InTx(ctx, func(ctx context.Context) error {
-		q := r.db.Querier(ctx)
-		if _, err := q.ExecContext(ctx, `
-			WITH given AS (
-				SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[], $4::text[], $5::text[], $6::json[], $7::text[])
-					AS g (id, email, email_verified, name, status, metadata, hash)
-			), created AS (
-				INSERT INTO users (id, email, email_verified, name, status, metadata)
-				SELECT id, email, email_verified, name, status, metadata FROM given
-				ON CONFLICT DO NOTHING RETURNING id
-			)
-			INSERT INTO user_credentials (user_id, hash)
-			SELECT id, hash FROM given JOIN created USING (id) WHERE hash <> ''`,
-			ids, emails, verified, names, statuses, metadata, hashes); err != nil {
-			return translate(err)
-		}
-		rows, err := q.QueryContext(ctx, `
-			SELECT g.n, u.id FROM unnest($1::text[]) WITH ORDINALITY AS g (email, n)
-			JOIN users u ON lower(u.email) = lower(g.email)`, emails)
-		if err != nil {
-			return translate(err)
-		}
-		defer rows.Close()
-		return scanImported(rows, batch, results)
+func (r *DirectRepository) Import(ctx context.Context, batch []ImportUser) (results []Imported, err error) {
+	err = r.db.InTx(ctx, func(ctx context.Context) error {
+		results, err = runImport(batch, func(query string, args ...any) (*sql.Rows, error) {
+			return r.db.Querier(ctx).QueryContext(ctx, query, args...)
+		})
+		return err
 	})
 	return results, err
-}
-
-func scanImported(rows *sql.Rows, batch []ImportUser, results []Imported) error {
-	for rows.Next() {
-		var n int
-		var id uuid.UUID
-		if err := rows.Scan(&n, &id); err != nil {
-			return translate(err)
-		}
-		results[n-1] = Imported{ID: id, Created: id == batch[n-1].User.ID}
-	}
-	return translate(rows.Err())
 }
 
 // Update implements Repository.

@@ -2,8 +2,8 @@ package users
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -104,66 +104,14 @@ func (r *PostgresRepository) Create(ctx context.Context, u User) (User, error) {
 }
 
 // Import implements Repository.
-func (r *PostgresRepository) Import(ctx context.Context, batch []ImportUser) ([]Imported, error) {
-	rows := make([]userRow, len(batch))
-	emails := make([]string, len(batch))
-	for i, b := range batch {
-		rows[i], emails[i] = fromUser(b.User), b.User.Email
-	}
-	results := make([]Imported, len(batch))
-	err := r.db.InTx(ctx, func(ctx context.Context) error {
-		insert := r.db.Gorm(ctx).Clauses(clause.OnConflict{DoNothing: true}).Omit("Version", "CreatedAt", "UpdatedAt", "LastSignInAt")
-		if err := insert.Create(&rows).Error; err != nil {
-			return err
-		}
-		ids, err := r.idsByEmail(ctx, emails)
-		if err != nil {
-			return err
-		}
-		var credentials []credentialRow
-		for i, b := range batch {
-			id := ids[i]
-			results[i] = Imported{ID: id, Created: id == b.User.ID}
-			if results[i].Created && b.Hash != "" {
-				credentials = append(credentials, credentialRow{UserID: id, Hash: b.Hash})
-			}
-		}
-		if len(credentials) == 0 {
-			return nil
-		}
-		return r.db.Gorm(ctx).Omit("UpdatedAt").Create(&credentials).Error
+func (r *PostgresRepository) Import(ctx context.Context, batch []ImportUser) (results []Imported, err error) {
+	err = r.db.InTx(ctx, func(ctx context.Context) error {
+		results, err = runImport(batch, func(query string, args ...any) (*sql.Rows, error) {
+			return r.db.Gorm(ctx).Raw(query, args...).Rows()
+		})
+		return err
 	})
-	return results, translate(err)
-}
-
-// idsByEmail returns the ids under which these e-mails are known, in their order.
-func (r *PostgresRepository) idsByEmail(ctx context.Context, emails []string) ([]uuid.UUID, error) {
-	var found []struct {
-		N  int
-		ID uuid.UUID
-	}
-	err := r.db.Gorm(ctx).Raw(`SELECT g.n, u.id FROM unnest(?::text[]) WITH ORDINALITY AS g (email, n)
-		JOIN users u ON lower(u.email) = lower(g.email)`, textArray(emails)).Scan(&found).Error
-	ids := make([]uuid.UUID, len(emails))
-	for _, f := range found {
-		ids[f.N-1] = f.ID
-	}
-	return ids, err
-}
-
-// textArray renders a PostgreSQL array literal: GORM would spread a slice over several parameters.
-func textArray(items []string) string {
-	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	var b strings.Builder
-	b.WriteByte('{')
-	for i, item := range items {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(`"` + quote.Replace(item) + `"`)
-	}
-	b.WriteByte('}')
-	return b.String()
+	return results, err
 }
 
 // Update implements Repository.
