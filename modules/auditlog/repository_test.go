@@ -15,7 +15,6 @@ import (
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
@@ -34,19 +33,15 @@ func TestRepository(t *testing.T) {
 	for name, open := range rungs {
 		all[name] = func(_ *testing.T, d *db.DB) Repository { return open(d) }
 	}
-	for _, stage := range rollout.Stages {
+	for _, stage := range []rollout.Stage{rollout.Direct, rollout.Shadow, rollout.Repository} {
 		all["switch/"+string(stage)] = func(t *testing.T, d *db.DB) Repository {
-			t.Helper()
 			return newSwitch(t, d, stage, func(*cache.Config) {})
 		}
 	}
-	all["cache/redis"] = func(t *testing.T, d *db.DB) Repository {
-		t.Helper()
-		return newSwitch(t, d, rollout.Cached, func(c *cache.Config) { c.RedisURL, c.Entries = dbtest.Redis(t).URL, 0 })
-	}
-	all["cache/redis+process"] = func(t *testing.T, d *db.DB) Repository {
-		t.Helper()
-		return newSwitch(t, d, rollout.Cached, func(c *cache.Config) { c.RedisURL = dbtest.Redis(t).URL })
+	for name, configure := range cachetest.Deployments(t) {
+		all["switch/cached/"+name] = func(t *testing.T, d *db.DB) Repository {
+			return newSwitch(t, d, rollout.Cached, configure)
+		}
 	}
 	for name, open := range all {
 		t.Run(name, func(t *testing.T) {
@@ -59,11 +54,7 @@ func TestRepository(t *testing.T) {
 
 func openDB(t testing.TB) *db.DB {
 	t.Helper()
-	d := dbtest.Open(t, cache.Migrations(), Migrations())
-	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return cachetest.OpenDB(t, Migrations())
 }
 
 // newSwitch returns the ladder at a stage, over a cache of its own.

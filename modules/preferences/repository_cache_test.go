@@ -10,7 +10,6 @@ import (
 
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/cache/cachetest"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
 )
 
@@ -37,17 +36,15 @@ func reads(t *testing.T, metrics *prometheus.Registry, kind, tier string) (n flo
 
 // Each tier answers, and answers what PostgreSQL would, to the byte: the ETag must not depend on who answers.
 func TestCacheAnswersTheSame(t *testing.T) {
-	for tier, configure := range map[string]func(*cache.Config){
-		"process": func(*cache.Config) {},
-		"redis":   func(c *cache.Config) { c.RedisURL, c.Entries = dbtest.Redis(t).URL, 0 },
-	} {
+	deployments := cachetest.Deployments(t)
+	for _, tier := range []string{"process", "redis"} {
 		t.Run(tier, func(t *testing.T) {
 			d := openDB(t)
 			direct := NewDirectRepository(d)
 			mustDefine(t, direct, "theme", `{"description":"<&>","maximum":1e300}`, `"<b> & \u2028"`)
 			user, nobody := ids.New(), ids.New()
 			mustSet(t, direct, user, map[string]string{"theme": `{"b":"<","a":1.50}`})
-			c, metrics := cachetest.Start(t, d, configure)
+			c, metrics := cachetest.Start(t, d, deployments[tier])
 			r := NewCacheRepository(NewPostgresRepository(d), c)
 			for reads(t, metrics, valuesKind, tier) < 10 || reads(t, metrics, definitionsKind, tier) < 10 {
 				wantSameAsDirect(t, r, direct, user, nobody)

@@ -16,7 +16,6 @@ import (
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
@@ -28,14 +27,11 @@ func TestRepository(t *testing.T) {
 		"direct":   func(_ *testing.T, d *db.DB) Repository { return NewDirectRepository(d) },
 		"postgres": func(_ *testing.T, d *db.DB) Repository { return NewPostgresRepository(d) },
 	}
-	for _, stage := range rollout.Stages {
-		rungs["switch/"+string(stage)] = func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, stage) }
+	for _, stage := range []rollout.Stage{rollout.Direct, rollout.Shadow, rollout.Repository} {
+		rungs["switch/"+string(stage)] = func(_ *testing.T, d *db.DB) Repository { return newSwitch(d, stage) }
 	}
-	rungs["cache/redis"] = func(t *testing.T, d *db.DB) Repository {
-		return newCached(t, d, func(c *cache.Config) { c.RedisURL, c.Entries = dbtest.Redis(t).URL, 0 })
-	}
-	rungs["cache/redis+process"] = func(t *testing.T, d *db.DB) Repository {
-		return newCached(t, d, func(c *cache.Config) { c.RedisURL = dbtest.Redis(t).URL })
+	for name, configure := range cachetest.Deployments(t) {
+		rungs["switch/cached/"+name] = func(t *testing.T, d *db.DB) Repository { return newCached(t, d, configure) }
 	}
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
@@ -50,19 +46,11 @@ func TestRepository(t *testing.T) {
 
 func openDB(t testing.TB) *db.DB {
 	t.Helper()
-	d := dbtest.Open(t, cache.Migrations(), Migrations())
-	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return cachetest.OpenDB(t, Migrations())
 }
 
-// newSwitch returns the ladder at a stage, with the cache in the process alone where it is reached.
-func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage) *SwitchRepository {
-	t.Helper()
-	if stage == rollout.Cached {
-		return newCached(t, d, func(*cache.Config) {})
-	}
+// newSwitch returns the ladder at a stage below the cache.
+func newSwitch(d *db.DB, stage rollout.Stage) *SwitchRepository {
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: NewPostgresRepository(d),
 	})

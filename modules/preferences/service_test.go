@@ -85,7 +85,7 @@ func newWorld(t testing.TB, stage rollout.Stage) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, db: d, journal: &journal{}}
-	w.Module = New(Deps{DB: d, Repository: newSwitch(t, d, stage), Users: people{d}, Auditor: w.journal})
+	w.Module = New(Deps{DB: d, Repository: newSwitch(d, stage), Users: people{d}, Auditor: w.journal})
 	return w
 }
 

@@ -8,7 +8,7 @@ import (
 
 // BenchmarkByToken is what finding a session costs: on the rung that asks PostgreSQL, and where the process remembers it.
 func BenchmarkByToken(b *testing.B) {
-	d := openDatabase(b)
+	d := openDB(b)
 	cached := newInstance(b, d)
 	s := mustCreate(b, cached, ids.New())
 	cached.warm(b, s)

@@ -14,8 +14,8 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
@@ -23,34 +23,30 @@ import (
 // TestRepository runs the one conformance suite on every rung, and on the switch at every stage: what passes here is
 // what a caller sees, whoever answers.
 func TestRepository(t *testing.T) {
-	redis := dbtest.Redis(t)
 	rungs := map[string]func(*testing.T, *db.DB) Repository{
-		"direct":        func(_ *testing.T, d *db.DB) Repository { return NewDirectRepository(d) },
-		"postgres":      func(_ *testing.T, d *db.DB) Repository { return NewPostgresRepository(d) },
-		"switch/redis":  func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, rollout.Cached, redisOnly(redis)) },
-		"switch/tiered": func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, rollout.Cached, tiered(redis)) },
+		"direct":   func(_ *testing.T, d *db.DB) Repository { return NewDirectRepository(d) },
+		"postgres": func(_ *testing.T, d *db.DB) Repository { return NewPostgresRepository(d) },
 	}
-	for _, stage := range rollout.Stages {
+	for _, stage := range []rollout.Stage{rollout.Direct, rollout.Shadow, rollout.Repository} {
 		rungs["switch/"+string(stage)] = func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, stage) }
+	}
+	for name, configure := range cachetest.Deployments(t) {
+		rungs["switch/cached/"+name] = func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, rollout.Cached, configure) }
 	}
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testRepository(t, func(t *testing.T) (*db.DB, Repository) {
-				d := openDatabase(t)
+				d := openDB(t)
 				return d, open(t, d)
 			})
 		})
 	}
 }
 
-func openDatabase(t testing.TB) *db.DB {
+func openDB(t testing.TB) *db.DB {
 	t.Helper()
-	d := dbtest.Open(t, cache.Migrations(), Migrations())
-	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return cachetest.OpenDB(t, Migrations())
 }
 
 // newSwitch returns the module's repository at this stage, with a cache of its own, in process unless options say more.

@@ -148,7 +148,7 @@ func testConfig() Config {
 
 func newFixture(t *testing.T, options ...func(*Config)) fixture {
 	t.Helper()
-	d := openDatabase(t)
+	d := openDB(t)
 	f := fixture{db: d, users: newAccounts(t, d), trail: &trail{}}
 	cfg := testConfig()
 	for _, option := range options {

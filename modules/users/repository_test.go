@@ -17,7 +17,6 @@ import (
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/db"
-	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
@@ -29,15 +28,12 @@ func TestRepository(t *testing.T) {
 	rungs := map[string]func(*testing.T, *db.DB) Repository{
 		"direct":   func(_ *testing.T, d *db.DB) Repository { return NewDirectRepository(d) },
 		"postgres": func(_ *testing.T, d *db.DB) Repository { return NewPostgresRepository(d) },
-		"cache/redis": func(t *testing.T, d *db.DB) Repository {
-			return newCached(t, d, func(c *cache.Config) { c.RedisURL, c.Entries = dbtest.Redis(t).URL, 0 })
-		},
-		"cache/redis+process": func(t *testing.T, d *db.DB) Repository {
-			return newCached(t, d, func(c *cache.Config) { c.RedisURL = dbtest.Redis(t).URL })
-		},
 	}
-	for _, stage := range rollout.Stages {
-		rungs["switch/"+string(stage)] = func(t *testing.T, d *db.DB) Repository { return newSwitch(t, d, stage) }
+	for _, stage := range []rollout.Stage{rollout.Direct, rollout.Shadow, rollout.Repository} {
+		rungs["switch/"+string(stage)] = func(_ *testing.T, d *db.DB) Repository { return newSwitch(d, stage) }
+	}
+	for name, configure := range cachetest.Deployments(t) {
+		rungs["switch/cached/"+name] = func(t *testing.T, d *db.DB) Repository { return newCached(t, d, configure) }
 	}
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
@@ -53,19 +49,11 @@ func TestRepository(t *testing.T) {
 // openDB returns an empty database with the tables that the module needs.
 func openDB(t testing.TB) *db.DB {
 	t.Helper()
-	d := dbtest.Open(t, cache.Migrations(), Migrations())
-	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
-		t.Fatal(err)
-	}
-	return d
+	return cachetest.OpenDB(t, Migrations())
 }
 
-// newSwitch returns the ladder at a stage, with the cache in the process alone where it is reached.
-func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage) *SwitchRepository {
-	t.Helper()
-	if stage == rollout.Cached {
-		return newCached(t, d, func(*cache.Config) {})
-	}
+// newSwitch returns the ladder at a stage below the cache.
+func newSwitch(d *db.DB, stage rollout.Stage) *SwitchRepository {
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: NewPostgresRepository(d),
 	})

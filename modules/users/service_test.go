@@ -82,7 +82,7 @@ func newWorld(t testing.TB, options ...func(*Config)) *world {
 		o(&cfg)
 	}
 	w.module = New(Deps{
-		DB: w.db, Repository: newSwitch(t, w.db, rollout.Repository), Auditor: w, Sessions: w, Erasers: []Eraser{w},
+		DB: w.db, Repository: newSwitch(w.db, rollout.Repository), Auditor: w, Sessions: w, Erasers: []Eraser{w},
 		Log: slog.New(slog.DiscardHandler), Config: cfg,
 	})
 	w.service = w.module.Service

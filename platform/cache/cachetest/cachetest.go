@@ -6,12 +6,41 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
+	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
+
+// OpenDB returns an empty database with these migrations and the cache's, whose GORM sessions know of the cache.
+func OpenDB(t testing.TB, migrations ...db.Migration) *db.DB {
+	t.Helper()
+	d := dbtest.Open(t, append([]db.Migration{cache.Migrations()}, migrations...)...)
+	if err := d.Gorm(t.Context()).Use(cache.Plugin()); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// Deployments configure a cache for each place that it can keep its entries in. Those in Redis share one server, which
+// ends with the test, and each cache has its own keys there.
+func Deployments(t testing.TB) map[string]func(*cache.Config) {
+	t.Helper()
+	redis := dbtest.Redis(t)
+	both := func(c *cache.Config) {
+		c.RedisURL, c.KeyPrefix = redis.URL, uuid.NewString()
+		c.RedisTimeout = 250 * time.Millisecond // a busy machine under the race detector
+	}
+	return map[string]func(*cache.Config){
+		"process":       func(*cache.Config) {},
+		"redis":         func(c *cache.Config) { both(c); c.Entries = 0 },
+		"redis+process": both,
+	}
+}
 
 // Start returns a cache that runs until the test ends, and its metrics. Configure changes the defaults. A cache that does
 // not end cleanly fails the test.
