@@ -144,7 +144,7 @@ func newRungs(cfg *config, p platform, registry *rollout.Registry) (rungs, error
 		return r, err
 	}
 	sl, err := ladder[sessions.Repository](cfg, p, registry, "sessions", 0, rollout.MethodsOf[sessions.Reader](), sessions.NewDirectRepository(p.db),
-		sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache))
+		sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache, users.CacheKey))
 	if err != nil {
 		return r, err
 	}

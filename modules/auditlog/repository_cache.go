@@ -33,31 +33,31 @@ var _ Repository = (*CacheRepository)(nil)
 
 // NewCacheRepository returns a CacheRepository over next. There is one per cache.
 func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
-	return &CacheRepository{
-		Repository: next,
-		events:     cache.For[Event](c, eventKind, cache.Options{Bounded: true}),
-		subjects:   cache.For[bool](c, subjectKind, cache.Options{Bounded: true, Direct: true}),
-	}
+	r := &CacheRepository{Repository: next}
+	r.events = cache.Rows(c, eventKind, cache.Options{Bounded: true}, cache.ByUUID(next.ByID),
+		func(_ string, row eventRow) Event { return toEvent(row) })
+	r.subjects = cache.For(c, subjectKind, cache.Options{Bounded: true}, r.hasOrigins)
+	return r
 }
 
 // ByID implements Reader. An event may have been cached before its subject was erased: then it has lost its origin.
 func (r *CacheRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
-	e, err := r.events.Get(ctx, id.String(), func(ctx context.Context) (Event, error) {
-		return r.Repository.ByID(ctx, id)
-	})
+	e, err := r.events.Get(ctx, id.String())
 	if err != nil || e.IP == "" && e.UserAgent == "" {
 		return e, err
 	}
-	subject := e.subject()
-	_, err = r.subjects.Get(ctx, subject, func(ctx context.Context) (bool, error) {
-		has, err := r.HasOrigins(ctx, subject)
-		if err == nil && !has {
-			err = errErased
-		}
-		return has, err
-	})
+	_, err = r.subjects.Get(ctx, e.subject())
 	if errors.Is(err, errErased) {
 		e.IP, e.UserAgent, err = "", "", nil
 	}
 	return e, err
+}
+
+// hasOrigins is what the cache knows of a subject. Errors: errErased.
+func (r *CacheRepository) hasOrigins(ctx context.Context, subject string) (bool, error) {
+	has, err := r.HasOrigins(ctx, subject)
+	if err == nil && !has {
+		err = errErased
+	}
+	return has, err
 }

@@ -28,21 +28,23 @@ var _ Repository = (*CacheRepository)(nil)
 
 // NewCacheRepository returns a CacheRepository over next. There is one per cache.
 func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
+	options := cache.Options{Bounded: true}
 	return &CacheRepository{
-		Repository:  next,
-		values:      cache.For[Values](c, valuesKind, cache.Options{Bounded: true}),
-		definitions: cache.For[Catalogue](c, definitionsKind, cache.Options{Bounded: true}),
+		Repository: next,
+		values: cache.Rows(c, valuesKind, options, cache.ByUUID(next.Values),
+			func(id string, rows []versionedValue) Values { return toValues(uuid.MustParse(id), rows) }),
+		definitions: cache.Rows(c, definitionsKind, options,
+			func(ctx context.Context, _ string) (Catalogue, error) { return next.Definitions(ctx) },
+			func(_ string, rows []definitionRow) Catalogue { return toCatalogue(rows) }),
 	}
 }
 
 // Definitions implements Reader.
 func (r *CacheRepository) Definitions(ctx context.Context) (Catalogue, error) {
-	return r.definitions.Get(ctx, allDefinitions, r.Repository.Definitions)
+	return r.definitions.Get(ctx, allDefinitions)
 }
 
 // Values implements Reader.
 func (r *CacheRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
-	return r.values.Get(ctx, userID.String(), func(ctx context.Context) (Values, error) {
-		return r.Repository.Values(ctx, userID)
-	})
+	return r.values.Get(ctx, userID.String())
 }

@@ -73,11 +73,15 @@ func (r *PostgresRepository) Definitions(ctx context.Context) (Catalogue, error)
 	if err := r.db.Gorm(ctx).Order(`key COLLATE "C"`).Find(&rows).Error; err != nil {
 		return Catalogue{}, translate(err)
 	}
+	return toCatalogue(rows), nil
+}
+
+func toCatalogue(rows []definitionRow) Catalogue {
 	definitions := make([]Definition, len(rows))
 	for i, row := range rows {
 		definitions[i] = toDefinition(row)
 	}
-	return newCatalogue(definitions), nil
+	return newCatalogue(definitions)
 }
 
 // CreateDefinition implements Repository.
@@ -134,6 +138,10 @@ func (r *PostgresRepository) Values(ctx context.Context, userID uuid.UUID) (Valu
 	var rows []versionedValue
 	err := r.db.Gorm(ctx).Model(&preferencesRow{}).Select("version, key, value").
 		Joins("LEFT JOIN user_preference_values USING (user_id)").Where("user_id = ?", userID).Find(&rows).Error
+	return toValues(userID, rows), translate(err)
+}
+
+func toValues(userID uuid.UUID, rows []versionedValue) Values {
 	v := Values{UserID: userID, Set: map[string]json.RawMessage{}}
 	for _, row := range rows {
 		v.Version = row.Version
@@ -141,7 +149,7 @@ func (r *PostgresRepository) Values(ctx context.Context, userID uuid.UUID) (Valu
 			v.Set[*row.Key] = json.RawMessage(*row.Value)
 		}
 	}
-	return v, translate(err)
+	return v
 }
 
 // EachValue implements Repository.

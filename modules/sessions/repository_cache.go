@@ -3,6 +3,8 @@ package sessions
 import (
 	"context"
 
+	"github.com/google/uuid"
+
 	"github.com/strata-accounts/strata/platform/cache"
 )
 
@@ -19,20 +21,21 @@ type CacheRepository struct {
 
 var _ Repository = (*CacheRepository)(nil)
 
-// NewCacheRepository returns a CacheRepository over this one.
-func NewCacheRepository(p *PostgresRepository, c *cache.Cache) *CacheRepository {
+// NewCacheRepository returns a CacheRepository over this one. UserKey returns the key that users have in the cache: who
+// reads a session by its token goes on to its user, and has both in one round trip (see cache.Together).
+func NewCacheRepository(p *PostgresRepository, c *cache.Cache, userKey func(id uuid.UUID) string) *CacheRepository {
 	return &CacheRepository{
 		PostgresRepository: p,
-		byToken:            cache.For[Session](c, cacheKind, cache.Options{NotFound: ErrNotFound}),
-		clock:              &databaseClock{db: p.db},
+		byToken: cache.Rows(c, cacheKind, cache.Options{NotFound: ErrNotFound}, p.stored,
+			func(_ string, row sessionRow) Session { return toSession(row) },
+		).Leads(func(s Session) string { return userKey(s.UserID) }),
+		clock: &databaseClock{db: p.db},
 	}
 }
 
 // ByToken implements Reader.
 func (r *CacheRepository) ByToken(ctx context.Context, tokenHash Hash) (Session, error) {
-	s, err := r.byToken.Get(ctx, tokenHash.String(), func(ctx context.Context) (Session, error) {
-		return r.stored(ctx, tokenHash)
-	})
+	s, err := r.byToken.Get(ctx, tokenHash.String())
 	if err != nil {
 		return Session{}, err
 	}

@@ -54,6 +54,9 @@ func eventually(t testing.TB, what string, happened func() bool) {
 	}
 }
 
+// userKey is what the users module calls its entities in the cache.
+func userKey(id uuid.UUID) string { return "user:" + id.String() }
+
 // instance is one process' repository, at the stage cached.
 type instance struct {
 	*SwitchRepository
@@ -66,7 +69,7 @@ func newInstance(t testing.TB, d *db.DB, options ...func(*cache.Config)) instanc
 	entries, count := newCache(t, d, options...)
 	return instance{NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: rollout.Cached, Cache: entries,
-		Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, entries),
+		Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, entries, userKey),
 	}), count}
 }
 

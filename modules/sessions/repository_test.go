@@ -56,7 +56,7 @@ func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage, options ...func(*cac
 	entries, _ := newCache(t, d, options...)
 	return NewSwitchRepository(&rollout.Ladder[Repository]{
 		DB: d, Stage: stage, Cache: entries,
-		Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, entries),
+		Direct: NewDirectRepository(d), Repository: postgres, Cached: NewCacheRepository(postgres, entries, userKey),
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
@@ -113,6 +114,7 @@ func (s *Service) Verify(ctx context.Context, token string) (*Verified, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx = cache.Together(ctx)
 	session, err := s.repo.ByToken(ctx, hash)
 	if errors.Is(err, ErrNotFound) {
 		return nil, ErrTokenInvalid

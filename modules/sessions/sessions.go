@@ -68,7 +68,11 @@ var (
 type Hash [sha256.Size]byte
 
 // String returns the hash in hexadecimal digits.
-func (h Hash) String() string { return hex.EncodeToString(h[:]) }
+func (h Hash) String() string {
+	var digits [2 * sha256.Size]byte
+	hex.Encode(digits[:], h[:])
+	return string(digits[:])
+}
 
 // MarshalText implements encoding.TextMarshaler, with hexadecimal digits.
 func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }

@@ -23,12 +23,14 @@ var _ Repository = (*CacheRepository)(nil)
 
 // NewCacheRepository returns a CacheRepository over next. There is one per cache.
 func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
-	return &CacheRepository{Repository: next, users: cache.For[User](c, cacheKind, cache.Options{NotFound: ErrNotFound})}
+	return &CacheRepository{
+		Repository: next,
+		users: cache.Rows(c, cacheKind, cache.Options{NotFound: ErrNotFound}, cache.ByUUID(next.ByID),
+			func(_ string, row userRow) User { return toUser(row) }),
+	}
 }
 
 // ByID implements Reader.
 func (r *CacheRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
-	return r.users.Get(ctx, id.String(), func(ctx context.Context) (User, error) {
-		return r.Repository.ByID(ctx, id)
-	})
+	return r.users.Get(ctx, id.String())
 }

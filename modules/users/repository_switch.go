@@ -22,8 +22,8 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 	return &SwitchRepository{ladder: l}
 }
 
-// cacheKey is a user's entity key.
-func cacheKey(id uuid.UUID) string { return cacheKind + ":" + id.String() }
+// CacheKey is the key of a user in the cache.
+func CacheKey(id uuid.UUID) string { return cacheKind + ":" + id.String() }
 
 // ByID implements Reader.
 func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
@@ -145,7 +145,7 @@ type none struct{}
 
 // write runs a write that changes the user's cached entry.
 func write[T any](ctx context.Context, r *SwitchRepository, method string, id uuid.UUID, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, id.String(), []string{cacheKey(id)}, do)
+	return rollout.Write(ctx, r.ladder, method, id.String(), []string{CacheKey(id)}, do)
 }
 
 // uncached runs a write on what is never cached: credentials and tokens.

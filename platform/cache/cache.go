@@ -33,7 +33,6 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/strata-accounts/strata/platform/db"
 )
@@ -120,9 +119,8 @@ type Cache struct {
 	groups  []*group
 	acks    *acknowledgements
 	moved   chan struct{} // the epoch has changed, and with it perhaps the server
-	flights singleflight.Group
-	touched sync.Map // db.Querier of a transaction -> *touched
-	bounded sync.Map // kinds that are not strict
+	touched sync.Map      // db.Querier of a transaction -> *touched
+	bounded sync.Map      // kinds that are not strict
 	sampler sampler
 	metrics *metrics
 }

@@ -42,7 +42,7 @@ CREATE TRIGGER things_cache_truncate AFTER TRUNCATE ON things EXECUTE FUNCTION c
 type instance struct {
 	*Cache
 	things *Entity[thing]
-	sql    bool // loads with SQL, not with GORM
+	sql    bool
 	stop   func()
 }
 
@@ -50,6 +50,7 @@ type instance struct {
 type setup struct {
 	config  Config
 	options Options
+	sql     bool // loads with SQL, not with GORM
 	db      *db.DB
 }
 
@@ -77,7 +78,8 @@ func (s setup) start(t testing.TB) *instance {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	i := &instance{Cache: c, things: For[thing](c, "thing", s.options), sql: s.options.Direct}
+	i := &instance{Cache: c, sql: s.sql}
+	i.things = i.entity(s.options, i.load)
 	i.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -101,24 +103,30 @@ func (w testWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// load reads a thing from PostgreSQL: through GORM and the plugin, or with SQL.
-func (i *instance) load(id string) func(ctx context.Context) (thing, error) {
-	return func(ctx context.Context) (got thing, err error) {
-		if i.sql {
-			err = i.db.Querier(ctx).QueryRowContext(ctx, `SELECT id, n, poison FROM things WHERE id = $1`, id).
-				Scan(&got.ID, &got.N, &got.Poison)
-		} else {
-			err = i.db.Gorm(ctx).Take(&got, "id = ?", id).Error
-		}
-		if db.IsNoRows(err) {
-			return thing{}, errNoThing
-		}
-		return got, err
+// entity declares things that are loaded like this.
+func (i *instance) entity(options Options, load Load[thing]) *Entity[thing] {
+	if i.sql {
+		return For(i.Cache, "thing", options, load)
 	}
+	return Rows(i.Cache, "thing", options, load, func(_ string, row thing) thing { return row })
+}
+
+// load reads a thing from PostgreSQL: through GORM and the plugin, or with SQL.
+func (i *instance) load(ctx context.Context, id string) (got thing, err error) {
+	if i.sql {
+		err = i.db.Querier(ctx).QueryRowContext(ctx, `SELECT id, n, poison FROM things WHERE id = $1`, id).
+			Scan(&got.ID, &got.N, &got.Poison)
+	} else {
+		err = i.db.Gorm(ctx).Take(&got, "id = ?", id).Error
+	}
+	if db.IsNoRows(err) {
+		return thing{}, errNoThing
+	}
+	return got, err
 }
 
 func (i *instance) get(ctx context.Context, id string) (thing, error) {
-	return i.things.Get(ctx, id, i.load(id))
+	return i.things.Get(ctx, id)
 }
 
 // write runs a statement on a thing as a module does, and returns once the change is acknowledged.
@@ -196,10 +204,10 @@ func deployments(t *testing.T, test func(t *testing.T, s setup)) {
 		test(t, s)
 	})
 	t.Run("both", func(t *testing.T) { t.Parallel(); test(t, newSetup(t, dbtest.Redis(t).URL)) })
-	t.Run("both direct", func(t *testing.T) {
+	t.Run("both, with SQL", func(t *testing.T) {
 		t.Parallel()
 		s := newSetup(t, dbtest.Redis(t).URL)
-		s.options.Direct = true
+		s.sql = true
 		test(t, s)
 	})
 	t.Run("sentinel", func(t *testing.T) { t.Parallel(); test(t, newSetup(t, sentinelURL(dbtest.RedisSentinel(t)))) })

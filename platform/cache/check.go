@@ -13,6 +13,9 @@ import (
 // for a stale entry.
 const confirmAfter = freshFor + 100*time.Millisecond
 
+// compareFor bounds one comparison.
+const compareFor = 5 * time.Second
+
 // sampler compares what was served from memory with PostgreSQL, in production, one hit at a time.
 type sampler struct {
 	wanted atomic.Bool // the next hit is to be compared
@@ -36,26 +39,26 @@ func (c *Cache) sample(ctx context.Context) error {
 }
 
 // sample compares one served value in the background, if no other hit was faster.
-func (e *Entity[T]) sample(id string, served T, missing bool, load func(context.Context) (T, error)) {
+func (e *Entity[T]) sample(id string, served T, missing bool) {
 	if !e.c.sampler.wanted.CompareAndSwap(true, false) {
 		return
 	}
 	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), compareFor)
 		defer cancel()
 		defer func() {
 			if recover() != nil {
 				e.stats.checkFailed.Inc()
 			}
 		}()
-		e.compare(ctx, id, served, missing, load)
+		e.compare(ctx, id, served, missing)
 	}()
 }
 
 // compare counts a stale entry when memory and PostgreSQL differ, and after a while memory still says what it said.
-func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bool, load func(context.Context) (T, error)) {
+func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bool) {
 	differs := func(value T, gone bool) (bool, error) {
-		stored, err := load(ctx)
+		stored, err := e.load(ctx, id)
 		absent := e.opts.NotFound != nil && errors.Is(err, e.opts.NotFound)
 		if err != nil && !absent {
 			return false, err
@@ -65,7 +68,7 @@ func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bo
 	different, err := differs(served, missing)
 	if err == nil && different {
 		time.Sleep(confirmAfter)
-		again, gerr := e.Get(ctx, id, load)
+		again, gerr := e.Get(ctx, id)
 		gone := gerr != nil
 		same := gone == missing && (gone || sameJSON(again, served))
 		if different, err = differs(served, missing); !same {

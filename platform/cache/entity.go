@@ -2,18 +2,16 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"time"
 
+	"github.com/google/uuid"
+	lru "github.com/hashicorp/golang-lru/v2"
+
 	"github.com/strata-accounts/strata/platform/db"
 )
-
-// loadTimeout bounds a load that several readers wait for, none of whose deadlines it may have.
-const loadTimeout = 5 * time.Second
 
 // Options describe one kind of entity.
 type Options struct {
@@ -22,66 +20,107 @@ type Options struct {
 	Bounded bool
 	// NotFound is what a load returns where there is no such entity. Where it is nil, that is not cached.
 	NotFound error
-	// Direct makes Get itself look in Redis, under the JSON form of T. Without it the load's first GORM query does,
-	// through Plugin; a load that is not one GORM query is then cached in process only.
-	Direct bool
+}
+
+// A Load reads an entity by its id from PostgreSQL. The context that it gets must be used for its query.
+type Load[T any] func(ctx context.Context, id string) (T, error)
+
+// ByUUID makes a Load of a read that takes the id as a UUID.
+func ByUUID[T any](read func(ctx context.Context, id uuid.UUID) (T, error)) Load[T] {
+	return func(ctx context.Context, id string) (T, error) {
+		parsed, err := uuid.Parse(id)
+		if err != nil {
+			var none T
+			return none, err
+		}
+		return read(ctx, parsed)
+	}
 }
 
 // Entity reads one kind of entity. T must survive being shared: a caller changes neither the value nor what it points
 // to.
 type Entity[T any] struct {
-	c     *Cache
-	kind  string
-	opts  Options
-	shape string
-	stats *kindMetrics
+	c       *Cache
+	kind    string
+	opts    Options
+	load    Load[T]
+	stats   *kindMetrics
+	flights flights[T]
+
+	shape   string // of what Redis holds
+	decode  func(id string, body []byte) (T, error)
+	plugged bool // the load's query fills Redis, through Plugin
+
+	leads func(T) string
+	led   *lru.Cache[string, name]
 }
 
-// For declares a kind, such as "user". The kind must be the one that the table's trigger notes, and hold no colon.
-func For[T any](c *Cache, kind string, opts Options) *Entity[T] {
+// For declares a kind, such as "user", of which Redis holds the JSON form of T. The kind must be the one that the
+// table's trigger notes, and hold no colon.
+func For[T any](c *Cache, kind string, opts Options, load Load[T]) *Entity[T] {
+	return declare(c, kind, opts, load, func(_ string, value T) T { return value })
+}
+
+// Rows is For where the load is one GORM query that takes a Row, which may be a slice, and makes a T of it with from.
+// Redis then holds the JSON form of what the query has found: Plugin stores it there.
+func Rows[T, Row any](c *Cache, kind string, opts Options, load Load[T], from func(id string, row Row) T) *Entity[T] {
+	e := declare(c, kind, opts, load, from)
+	e.plugged = true
+	return e
+}
+
+func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], from func(id string, stored Stored) T) *Entity[T] {
 	if opts.Bounded {
 		c.bounded.Store(kind, true)
 	}
-	return &Entity[T]{c: c, kind: kind, opts: opts, shape: shape(reflect.TypeFor[T]()), stats: c.metrics.kind(kind)}
+	return &Entity[T]{
+		c: c, kind: kind, opts: opts, load: load, stats: c.metrics.kind(kind), shape: shape(reflect.TypeFor[Stored]()),
+		decode: func(id string, body []byte) (value T, err error) {
+			var stored Stored
+			if err := decodeInto(body, &stored); err != nil {
+				return value, err
+			}
+			return from(id, stored), nil
+		},
+	}
 }
 
 // Key returns the key under which Touch knows an entity.
 func (e *Entity[T]) Key(id string) string { return e.kind + ":" + id }
 
-// Get returns the entity from the nearest tier that may be believed, or else from load. A read in a transaction, or with
-// WithBypass, is load alone. The context that load gets must be used for its query; it is not cancelled with ctx, since
-// others may wait for the same load.
+// Get returns the entity from the nearest tier that may be believed, or else from its load. A read in a transaction, or
+// with WithBypass, is the load alone.
 //
-// Errors: load's, Options.NotFound also from memory; ctx's own when it ends first. Never one of Redis'.
-func (e *Entity[T]) Get(ctx context.Context, id string, load func(ctx context.Context) (T, error)) (T, error) {
+// Errors: the load's, Options.NotFound also from memory; ctx's own when it ends first. Never one of Redis'.
+func (e *Entity[T]) Get(ctx context.Context, id string) (T, error) {
 	if e.c.bypassed(ctx) {
 		e.stats.bypassAsked.Inc()
-		return load(ctx)
+		return e.load(ctx, id)
 	}
 	if db.InTransaction(ctx) {
 		e.stats.bypassTransaction.Inc()
-		return load(ctx)
+		return e.load(ctx, id)
 	}
 	n := name{e.kind, id}
 	now := clock()
 	if !e.c.group(n).lease.valid(now) {
-		return e.fetch(ctx, n, e.c.local.generation(n), load)
+		return e.fetch(ctx, n, e.c.local.generation(n))
 	}
 	if found, ok := e.c.local.get(n, now.mono); ok {
 		e.stats.hitProcess.Inc()
-		return e.serve(ctx, found, id, load)
+		return e.serve(ctx, found, id)
 	}
-	return e.join(ctx, n, load)
+	return e.join(ctx, n)
 }
 
 // serve returns an in-process entry, and has it checked now and then.
-func (e *Entity[T]) serve(ctx context.Context, found entry, id string, load func(ctx context.Context) (T, error)) (T, error) {
+func (e *Entity[T]) serve(ctx context.Context, found entry, id string) (T, error) {
 	value, ok := found.value.(T)
 	if !ok && !found.missing {
-		return load(ctx) // declared twice, with another type
+		return e.load(ctx, id) // declared twice, with another type
 	}
 	if e.c.sampler.wanted.Load() {
-		e.sample(id, value, found.missing, load)
+		e.sample(id, value, found.missing)
 	}
 	if found.missing {
 		return value, e.opts.NotFound
@@ -89,42 +128,20 @@ func (e *Entity[T]) serve(ctx context.Context, found entry, id string, load func
 	return value, nil
 }
 
-// join shares a fetch between the readers of one generation. The lease was valid after this reader began: whatever was
-// acknowledged before has changed the generation, so a fetch of the same generation began later than that.
-func (e *Entity[T]) join(ctx context.Context, n name, load func(ctx context.Context) (T, error)) (T, error) {
-	gen := e.c.local.generation(n)
-	flight := e.c.flights.DoChan(fmt.Sprintf("%s:%s:%d", n.kind, n.id, gen), func() (value any, err error) {
-		defer func() {
-			if r := recover(); r != nil { // on a goroutine of its own it would end the process
-				err = fmt.Errorf("load %s: panic: %v", e.kind, r)
-			}
-		}()
-		shared, cancel := context.WithTimeout(context.WithoutCancel(ctx), loadTimeout)
-		defer cancel()
-		return e.fetch(shared, n, gen, load)
-	})
-	select {
-	case r := <-flight:
-		value, _ := r.Val.(T)
-		return value, r.Err
-	case <-ctx.Done():
-		var none T
-		return none, ctx.Err()
-	}
-}
-
 // fetch reads from Redis or PostgreSQL, and fills what lies nearer.
-func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64, load func(ctx context.Context) (T, error)) (T, error) {
-	r := &read{c: e.c, name: n, shape: e.shape, stats: e.stats}
-	if e.opts.Direct {
-		if value, ok, err := e.lookup(ctx, r, gen); ok {
+func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64) (T, error) {
+	r := &read{c: e.c, name: n, gen: gen, next: e.next(n.id), shape: e.shape, stats: e.stats}
+	if e.c.shared != nil {
+		value, ok, err := e.ask(ctx, r)
+		if ok {
 			return value, err
 		}
-	} else if e.c.shared != nil {
-		ctx = context.WithValue(ctx, readKey{}, r)
+		if e.plugged {
+			ctx = context.WithValue(ctx, readKey{}, r)
+		}
 	}
 	faults.at("before load")
-	value, err := load(ctx)
+	value, err := e.load(ctx, n.id)
 	faults.at("after load")
 	missing := e.opts.NotFound != nil && errors.Is(err, e.opts.NotFound)
 	if err != nil && !missing {
@@ -136,31 +153,37 @@ func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64, load func(ctx
 	}
 	e.keep(n, gen, value, missing, r.born)
 	if missing {
-		r.fill(ctx, "", true)
-	} else if e.opts.Direct {
-		if body, jerr := json.Marshal(value); jerr == nil {
-			r.fill(ctx, string(body), false)
-		}
+		r.fill(ctx, nil, true)
+		return value, err
 	}
+	e.note(n.id, value)
+	if !e.plugged {
+		r.fill(ctx, value, false)
+	}
+	r.release(ctx) // where the load did not have the query that it was declared with
 	return value, err
 }
 
-// lookup reads Redis for an entity that is stored there in T's JSON form.
-func (e *Entity[T]) lookup(ctx context.Context, r *read, gen uint64) (value T, ok bool, err error) {
-	body, missing, ok := r.lookup(ctx)
+// ask looks into Redis; err is that of Get. While another reader fills the key, a query that has the plugin asks again by
+// itself.
+func (e *Entity[T]) ask(ctx context.Context, r *read) (value T, ok bool, err error) {
+	body, missing, ok := r.ask(ctx)
+	if !ok && !e.plugged {
+		body, missing, ok = r.askAgain(ctx)
+	}
 	if !ok {
 		return value, false, nil
 	}
 	if missing {
-		e.keep(r.name, gen, value, true, r.born)
+		e.keep(r.name, r.gen, value, true, r.born)
 		return value, true, e.opts.NotFound
 	}
-	if json.Unmarshal([]byte(body), &value) != nil {
-		var none T
+	if value, err = e.decode(r.name.id, body); err != nil {
 		r.hit = false
-		return none, false, nil //nolint:nilerr // a miss
+		return value, false, nil //nolint:nilerr // a miss
 	}
-	e.keep(r.name, gen, value, false, r.born)
+	e.note(r.name.id, value)
+	e.keep(r.name, r.gen, value, false, r.born)
 	return value, true, nil
 }
 

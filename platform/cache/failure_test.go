@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -148,42 +147,53 @@ func TestFollowersSurviveACancelledLeader(t *testing.T) {
 	i := s.start(t)
 	i.warm(t, "a")
 	leader, cancel := context.WithCancel(t.Context())
-	entered, goOn := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	slow := func(ctx context.Context) (thing, error) {
-		once.Do(func() { close(entered) })
-		<-goOn
-		return i.load("b")(ctx)
-	}
-	results := make(chan error, 2)
+	entered := make(chan struct{}, 2)
+	things := i.entity(s.options, func(ctx context.Context, id string) (thing, error) {
+		entered <- struct{}{}
+		if len(entered) == 1 {
+			<-ctx.Done()
+			return thing{}, ctx.Err()
+		}
+		return i.load(ctx, id)
+	})
+	led := make(chan error, 1)
 	go func() {
-		_, err := i.things.Get(leader, "b", slow)
-		results <- err
+		_, err := things.Get(leader, "b")
+		led <- err
 	}()
-	<-entered
-	cancel()
-	if err := <-results; !errors.Is(err, context.Canceled) {
-		t.Fatalf("leader: %v", err)
-	}
+	until(t, "a leader", func() bool { return len(entered) == 1 })
+	followed := make(chan error, 1)
 	go func() {
-		got, err := i.things.Get(t.Context(), "b", slow)
+		got, err := things.Get(t.Context(), "b")
 		if err == nil && got.N != 4 {
 			err = errors.New("an empty value")
 		}
-		results <- err
+		followed <- err
 	}()
-	close(goOn)
-	if err := <-results; err != nil {
+	time.Sleep(10 * time.Millisecond) // most likely it follows now; if not, it leads as well
+	cancel()
+	if err := <-led; !errors.Is(err, context.Canceled) {
+		t.Fatalf("leader: %v", err)
+	}
+	if err := <-followed; err != nil {
 		t.Fatalf("follower: %v", err)
 	}
 }
 
-func TestALoadThatPanicsIsAnError(t *testing.T) {
+func TestALoadThatPanicsLeavesNobodyWaiting(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t, "")
 	i := s.start(t)
 	i.warm(t, "a")
-	if _, err := i.things.Get(t.Context(), "b", func(context.Context) (thing, error) { panic("no") }); err == nil {
-		t.Fatal("no error")
+	things := i.entity(s.options, func(context.Context, string) (thing, error) { panic("no") })
+	for range 2 {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("no panic")
+				}
+			}()
+			_, _ = things.Get(t.Context(), "b")
+		}()
 	}
 }

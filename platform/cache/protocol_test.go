@@ -99,7 +99,7 @@ func (h *history) age(n int64) time.Duration {
 }
 
 // newHarness starts instances that reach one Redis through a proxy each, or what else the deployment is.
-func newHarness(t *testing.T, deployment string, direct bool) *harness {
+func newHarness(t *testing.T, deployment string, sql bool) *harness {
 	t.Helper()
 	h := &harness{t: t}
 	urls := make([]string, harnessInstances)
@@ -126,7 +126,7 @@ func newHarness(t *testing.T, deployment string, direct bool) *harness {
 		}
 	}
 	h.setup = newSetup(t, "")
-	h.options.Direct = direct
+	h.sql = sql
 	for k := range harnessKeys {
 		h.exec(t, `INSERT INTO things (id) VALUES ($1)`, strconv.Itoa(k))
 	}
@@ -337,7 +337,7 @@ var protocolFaults = []fault{
 	{"the relay's connection killed", "", func(h *harness, d time.Duration, rng *rand.Rand) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(time.Duration(rng.IntN(500)) * time.Millisecond) {
 			h.exec(h.t, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%cache_relay%'`)
+				WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%cache' || '_relay%'`) // not this query's own connection
 		}
 	}},
 	{"redis restarted, redis only", "redis", func(h *harness, d time.Duration, _ *rand.Rand) {

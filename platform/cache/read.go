@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"reflect"
@@ -21,69 +22,88 @@ type readKey struct{}
 type read struct {
 	c     *Cache
 	name  name
+	gen   uint64 // from before the read
+	next  name   // what is worth reading ahead
 	shape string // of the value wanted; one stored in another shape does not count
 	stats *kindMetrics
 
-	used  bool      // one query has been answered or asked for
+	busy  bool      // when last asked, another reader was filling the key
 	hit   bool      // by Redis
 	born  time.Time // when a hit was read from PostgreSQL
 	claim claim
 }
 
-// lookup asks Redis once. It reports false where there is nothing to be believed; then the claim may allow a fill.
-func (r *read) lookup(ctx context.Context) (body string, missing, ok bool) {
-	r.used = true
-	s := r.c.shared
-	if s == nil {
-		return "", false, false
-	}
+// ask asks Redis once. It reports false where there is nothing to be believed; then the claim may allow a fill.
+func (r *read) ask(ctx context.Context) (body []byte, missing, ok bool) {
+	r.busy = false
 	g := r.c.group(r.name)
-	if s.breaker(g.index).open.Load() {
+	if r.c.shared.breaker(g.index).open.Load() {
 		r.stats.bypassBreaker.Inc()
-		return "", false, false
+		return nil, false, false
 	}
-	epoch := g.believes(clock())
-	if epoch == "" {
+	b := g.believes(clock())
+	if b == nil {
 		r.stats.bypassStale.Inc()
-		return "", false, false
+		return nil, false, false
 	}
-	for try := 0; ; try++ {
-		found, claim, got := s.read(ctx, r.name, epoch)
-		switch got {
-		case outcomeHit:
-			if !found.missing {
-				if len(found.body) < len(r.shape) || found.body[:len(r.shape)] != r.shape {
-					return "", false, false // of another version of the program
-				}
-				found.body = found.body[len(r.shape):]
-			}
-			r.hit, r.born = true, found.born
-			r.stats.hitRedis.Inc()
-			return found.body, found.missing, true
-		case outcomeBusy:
-			if try < busyRetries {
-				time.Sleep(busyPause)
-				continue
-			}
+	a := r.lookup(ctx, b)
+	switch a.outcome {
+	case outcomeHit:
+		return r.accept(a.found)
+	case outcomeBusy:
+		r.busy = true
+	case outcomeStale:
+		r.stats.bypassStale.Inc()
+	case outcomeDown:
+		r.stats.bypassDown.Inc()
+	case outcomeLeased:
+		r.claim = a.claim
+	case outcomeNone: // neither to be believed nor to be filled
+	}
+	return nil, false, false
+}
+
+// askAgain asks some more times if another reader was filling the key.
+func (r *read) askAgain(ctx context.Context) (body []byte, missing, ok bool) {
+	for try := 0; r.busy; try++ {
+		if try == busyRetries {
+			r.busy = false
 			r.stats.bypassBusy.Inc()
-		case outcomeStale:
-			r.stats.bypassStale.Inc()
-		case outcomeDown:
-			r.stats.bypassDown.Inc()
-		case outcomeLeased:
-			r.claim = claim
+			break
 		}
-		return "", false, false
+		time.Sleep(busyPause)
+		if body, missing, ok = r.ask(ctx); ok {
+			return body, missing, true
+		}
 	}
+	return nil, false, false
+}
+
+func (r *read) accept(f found) (body []byte, missing, ok bool) {
+	if !f.missing {
+		if len(f.body) < len(r.shape) || string(f.body[:len(r.shape)]) != r.shape {
+			return nil, false, false // of another version of the program
+		}
+		f.body = f.body[len(r.shape):]
+	}
+	r.hit, r.born = true, f.born
+	r.stats.hitRedis.Inc()
+	return f.body, f.missing, true
 }
 
 // fill stores what was read from PostgreSQL, if this read was granted that. The reader does not wait for it.
-func (r *read) fill(ctx context.Context, body string, missing bool) {
+func (r *read) fill(ctx context.Context, value any, missing bool) {
 	if r.claim.lease == "" {
 		return
 	}
+	var body []byte
 	if !missing {
-		body = r.shape + body
+		encoded, err := encode(value)
+		if err != nil {
+			r.release(ctx) // not cacheable
+			return
+		}
+		body = append([]byte(r.shape), encoded...)
 	}
 	claim := r.claim
 	r.claim.lease = ""
@@ -96,13 +116,17 @@ func (r *read) fill(ctx context.Context, body string, missing bool) {
 	}()
 }
 
-// release gives up what fill would have needed.
+// release gives up what fill would have needed, so that the next reader need not wait for its end.
 func (r *read) release(ctx context.Context) {
 	if r.claim.lease != "" {
 		r.c.shared.release(context.WithoutCancel(ctx), r.claim)
 		r.claim.lease = ""
 	}
 }
+
+func encode(value any) ([]byte, error) { return json.Marshal(value) }
+
+func decodeInto(body []byte, value any) error { return json.Unmarshal(body, value) }
 
 // shape identifies a type by its members' names, types and tags, so that a program never decodes what another version
 // encoded.

@@ -69,6 +69,7 @@ type shared struct {
 	control  redis.UniversalClient // for the protocol
 	prefix   string
 	groups   int
+	slots    []string      // by group: what its keys begin with, a tag that keeps them in one slot
 	timeout  time.Duration // of a request's read or fill
 	breakers []breaker     // by group
 	tokens   atomic.Uint64
@@ -92,11 +93,15 @@ func openShared(cfg Config, owner string) (*shared, error) {
 			return nil, errors.Join(fmt.Errorf("trace redis: %w", err), client.Close(), control.Close())
 		}
 	}
-	return &shared{
+	s := &shared{
 		client: client, control: control, groups: groups, timeout: cfg.RedisTimeout, owner: owner,
 		breakers: make([]breaker, groups),
 		prefix:   cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
-	}, nil
+	}
+	for g := range groups {
+		s.slots = append(s.slots, s.prefix+"{"+strconv.Itoa(g)+"}:")
+	}
+	return s, nil
 }
 
 func (s *shared) close() error { return errors.Join(s.client.Close(), s.control.Close()) }
@@ -179,15 +184,13 @@ func (s *shared) group(n name) int {
 
 func (s *shared) breaker(group int) *breaker { return &s.breakers[group] }
 
-func (s *shared) key(group int, suffix string) string {
-	return s.prefix + "{" + strconv.Itoa(group) + "}:" + suffix
+func (s *shared) metaKey(group int) string { return s.slots[group] + "meta" }
+func (s *shared) logKey(group int) string  { return s.slots[group] + "log" }
+func (s *shared) entityKey(group int, n name) string {
+	return s.slots[group] + "e:" + n.kind + ":" + n.id
 }
-
-func (s *shared) metaKey(group int) string           { return s.key(group, "meta") }
-func (s *shared) logKey(group int) string            { return s.key(group, "log") }
-func (s *shared) entityKey(group int, n name) string { return s.key(group, "e:"+n.String()) }
-func (s *shared) invalidations() string              { return s.prefix + ":invalidations" }
-func (s *shared) acks(instance string) string        { return s.prefix + ":acks:" + instance }
+func (s *shared) invalidations() string       { return s.prefix + ":invalidations" }
+func (s *shared) acks(instance string) string { return s.prefix + ":acks:" + instance }
 
 // eval runs a script under a deadline and tells the breaker how it went.
 func (s *shared) eval(ctx context.Context, on redis.UniversalClient, d time.Duration, g int, sc *redis.Script, keys []string, args ...any) *redis.Cmd {
@@ -207,59 +210,8 @@ func part[T any](reply []any, i int) (v T) {
 	return v
 }
 
-// A claim is what one reader may do with one key in Redis: nothing, or fill it once.
-type claim struct {
-	group int
-	key   string
-	epoch string
-	lease string // as stored; empty without a lease
-}
-
-// A found value as it lies in Redis.
-type found struct {
-	body    string // the encoded value; empty where missing
-	missing bool
-	born    time.Time // by the clock of the instance that filled it
-}
-
-// outcome of a read.
-type outcome uint8
-
-const (
-	outcomeHit outcome = iota
-	outcomeLeased
-	outcomeBusy  // another reader is filling
-	outcomeStale // no live marker: nothing in Redis may be believed
-	outcomeDown  // Redis does not answer, or not sensibly
-)
-
-// read looks a name up in an epoch, and leases it where there is nothing.
-func (s *shared) read(ctx context.Context, n name, epoch string) (found, claim, outcome) {
-	g := s.group(n)
-	c := claim{group: g, key: s.entityKey(g, n)}
-	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
-	reply, err := s.eval(ctx, s.client, s.timeout, g, scriptRead, []string{s.metaKey(g), c.key}, token, fillLease.Milliseconds()).Text()
-	switch {
-	case err != nil || reply == "":
-		return found{}, c, outcomeDown
-	case reply[0] == 'V' && len(reply) >= valueHeader && reply[1:1+epochLen] == epoch:
-		born, _ := strconv.ParseInt(reply[valueHeader-8:valueHeader], 16, 64)
-		return found{
-			missing: reply[epochLen+1] == absent, body: reply[valueHeader:], born: time.Unix(born, 0),
-		}, c, outcomeHit
-	case reply[0] == 'L':
-		c.epoch = reply[1:]
-		c.lease = reply + token
-		return found{}, c, outcomeLeased
-	case reply[0] == 'B':
-		return found{}, c, outcomeBusy
-	default:
-		return found{}, c, outcomeStale
-	}
-}
-
 // fill stores a value under a lease. It reports false when the lease has been lost: then the value may be old.
-func (s *shared) fill(ctx context.Context, c claim, body string, missing bool, ttl time.Duration) (bool, error) {
+func (s *shared) fill(ctx context.Context, c claim, body []byte, missing bool, ttl time.Duration) (bool, error) {
 	mark := byte(present)
 	if missing {
 		mark = absent
@@ -346,6 +298,7 @@ type logged struct {
 // granted is what sync hands out.
 type granted struct {
 	at      position
+	reign   string
 	marker  reading
 	entries []logged
 }
@@ -362,7 +315,8 @@ func (s *shared) sync(ctx context.Context, g int, from position, seq uint64, wan
 		return granted{}, err
 	}
 	got := granted{
-		at: position{epoch: part[string](reply, 0), pos: part[int64](reply, 3)},
+		at:    position{epoch: part[string](reply, 0), pos: part[int64](reply, 3)},
+		reign: part[string](reply, 5),
 		marker: reading{
 			now: time.Duration(part[int64](reply, 1)) * time.Millisecond,
 			end: time.Duration(part[int64](reply, 2)) * time.Millisecond,

@@ -35,18 +35,18 @@ func (g *group) wake() {
 	}
 }
 
-// A belief is until when what Redis holds in an epoch may be believed.
+// A belief is until when what Redis holds in an epoch may be believed, while the reign lasts in which it began.
 type belief struct {
-	epoch string
-	until lease
+	epoch, reign string
+	until        lease
 }
 
-// believes returns the epoch in which Redis may be believed at this moment; none where it is empty.
-func (g *group) believes(now instant) (epoch string) {
-	if b := g.belief.Load(); b != nil && b.until.valid(now) {
-		return b.epoch
+// believes returns what may be believed at this moment; nil for nothing.
+func (g *group) believes(now instant) *belief {
+	if b := g.belief.Load(); b != nil && b.epoch != "" && b.until.valid(now) {
+		return b
 	}
-	return ""
+	return nil
 }
 
 // follow renews the lease of one group and the belief in its marker for as long as ctx lives. Where there is no
@@ -92,7 +92,7 @@ func (c *Cache) sync(ctx context.Context, g *group, leases bool) {
 	if leases {
 		c.adopt(g, from, got, start, min(end-start.mono, leaseFor))
 	}
-	b := &belief{epoch: got.at.epoch}
+	b := &belief{epoch: got.at.epoch, reign: got.reign}
 	b.until.extend(start, end-start.mono)
 	if before := g.belief.Swap(b); before == nil || before.epoch != b.epoch {
 		c.resubscribe()

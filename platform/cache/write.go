@@ -113,7 +113,8 @@ func (c *Cache) reach(ctx context.Context, g *group, names []name) (at position,
 	if err != nil || !live {
 		return at, false, nil
 	}
-	return at, g.believes(clock()) == at.epoch, holders
+	b := g.believes(clock())
+	return at, b != nil && b.epoch == at.epoch, holders
 }
 
 func (c *Cache) strict(n name) bool {

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A claim is what one reader may do with one key in Redis: nothing, or fill it once.
+type claim struct {
+	group int
+	key   string
+	epoch string
+	lease string // as stored; empty without a lease
+}
+
+// A found value as it lies in Redis.
+type found struct {
+	body    []byte // the encoded value; empty where missing
+	missing bool
+	born    time.Time // by the clock of the instance that filled it
+}
+
+// outcome of a read.
+type outcome uint8
+
+const (
+	outcomeNone outcome = iota // nothing to be said of the key
+	outcomeHit
+	outcomeLeased
+	outcomeBusy  // another reader is filling
+	outcomeStale // no live marker: nothing in Redis may be believed
+	outcomeDown  // Redis does not answer, or not sensibly
+)
+
+// An answer is what a reader learns of a key.
+type answer struct {
+	outcome outcome
+	found   found // a hit
+	claim   claim // to fill, where outcome is leased
+}
+
+// read looks a name up, and leases it where there is nothing, in one round trip and without a script. What is out of the
+// ordinary is left to the script, which costs half as much again. A second name, if any, is looked up beside it, and not
+// leased.
+//
+// The server tells its reign after the values, on the same connection: if it is the one that the belief is about, they
+// were read in it.
+func (s *shared) read(ctx context.Context, n name, b *belief, also name) (first, second answer) {
+	g := s.group(n)
+	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
+	c := claim{group: g, key: s.entityKey(g, n), epoch: b.epoch, lease: "L" + b.epoch + token}
+	calls, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	value := redis.NewStringCmd(calls, "set", c.key, c.lease, "nx", "get", "px", fillLeaseMillis)
+	reign := redis.NewStringCmd(calls, "info", "replication")
+	commands := []redis.Cmder{value, reign}
+	var beside *redis.StringCmd
+	if also.kind != "" && s.group(also) == g {
+		beside = redis.NewStringCmd(calls, "get", s.entityKey(g, also))
+		commands = []redis.Cmder{beside, value, reign}
+	}
+	err := s.ask(calls, c.key, commands)
+	s.breakers[g].note(err)
+	if unreachable(err) {
+		return answer{outcome: outcomeDown}, answer{}
+	}
+	if first = judge(value, b.epoch, c.lease); first.outcome == outcomeNone {
+		return s.readByScript(ctx, c, token), answer{}
+	}
+	if !reigns(reign.Val(), b.reign) {
+		return answer{outcome: outcomeStale}, answer{} // what may have been leased is of an epoch that is over
+	}
+	if first.outcome == outcomeLeased {
+		first.claim = c
+	}
+	if beside != nil {
+		second = judge(beside, b.epoch, "")
+	}
+	return first, second
+}
+
+// fillLeaseMillis is an argument that need not be made for each lookup.
+var fillLeaseMillis any = fillLease.Milliseconds()
+
+// ask sends commands to the server that has the key, in one round trip.
+func (s *shared) ask(ctx context.Context, key string, commands []redis.Cmder) error {
+	client := s.client
+	if cluster, ok := client.(*redis.ClusterClient); ok {
+		node, err := cluster.MasterForKey(ctx, key)
+		if err != nil {
+			return err
+		}
+		client = node
+	}
+	pipe := client.Pipeline()
+	_ = pipe.BatchProcess(ctx, commands...) // only queues them
+	_, err := pipe.Exec(ctx)
+	return err
+}
+
+// reigns reads INFO replication as reign.lua does.
+func reigns(info, reign string) bool {
+	return strings.Contains(info, "role:master") && strings.Contains(info, "master_replid:"+reign)
+}
+
+// judge says what is stored under a key; none where that is of another epoch, or the server would not say. The lease may
+// be the caller's own, where the client has had to send it twice.
+func judge(cmd *redis.StringCmd, epoch, lease string) answer {
+	stored, err := cmd.Bytes()
+	switch {
+	case errors.Is(err, redis.Nil) || string(stored) == lease:
+		return answer{outcome: outcomeLeased}
+	case err != nil || len(stored) <= epochLen || string(stored[1:epochLen+1]) != epoch:
+		return answer{}
+	case stored[0] == 'L':
+		return answer{outcome: outcomeBusy}
+	}
+	return hit(stored)
+}
+
+// hit takes a stored value apart.
+func hit(stored []byte) answer {
+	if len(stored) < valueHeader || stored[0] != 'V' {
+		return answer{}
+	}
+	born, _ := strconv.ParseInt(string(stored[valueHeader-8:valueHeader]), 16, 64)
+	return answer{outcome: outcomeHit, found: found{
+		missing: stored[epochLen+1] == absent, body: stored[valueHeader:], born: time.Unix(born, 0),
+	}}
+}
+
+// readByScript is read where the key holds something of another epoch, or the server would not be asked otherwise.
+func (s *shared) readByScript(ctx context.Context, c claim, token string) answer {
+	reply, err := s.eval(ctx, s.client, s.timeout, c.group, scriptRead, []string{s.metaKey(c.group), c.key}, token, fillLeaseMillis).Text()
+	switch {
+	case err != nil || reply == "":
+		return answer{outcome: outcomeDown}
+	case reply[0] == 'V' && len(reply) > epochLen && reply[1:epochLen+1] == c.epoch:
+		return hit([]byte(reply))
+	case reply[0] == 'L':
+		c.epoch, c.lease = reply[1:], reply+token
+		return answer{outcome: outcomeLeased, claim: c}
+	case reply[0] == 'B':
+		return answer{outcome: outcomeBusy}
+	default:
+		return answer{outcome: outcomeStale}
+	}
+}
