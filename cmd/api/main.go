@@ -23,11 +23,15 @@ const apiVersion = "1.0.0"
 // version is the build's, set by the linker.
 var version = "dev"
 
+// logOutput is where every command logs to.
+var logOutput = telemetry.NewBuffer(os.Stderr)
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	err := command().ExecuteContext(ctx)
 	stop()
+	logOutput.Flush()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "strata:", err)
 		os.Exit(1)
@@ -85,7 +89,7 @@ func start() (*config, *slog.Logger, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	log, err := telemetry.NewLogger(cfg.LogFormat, cfg.LogLevel, os.Stderr, web.LogAttrs)
+	log, err := telemetry.NewLogger(cfg.LogFormat, cfg.LogLevel, logOutput, web.LogAttrs)
 	return cfg, log, err
 }
 
