@@ -1,7 +1,6 @@
 package web
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +47,6 @@ func (r *route) takeBody(c *gin.Context, req *request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.Request.Body = io.NopCloser(bytes.NewReader(data))
 	if len(data) == 0 {
 		if r.body.Required {
 			return nil, errBodyRequired
@@ -58,8 +56,7 @@ func (r *route) takeBody(c *gin.Context, req *request) ([]byte, error) {
 	if err := r.checkMediaType(c.Request.Header); err != nil {
 		return nil, err
 	}
-	c.Request.Header["Content-Type"] = jsonTypes // of the formats huma is given, the one that is meant
-	fields, decodable, err := checkBody(data, r.api.huma.OpenAPI().Components.Schemas, r.schema)
+	fields, decodable, err := checkBody(data, r.types(), r.schema)
 	if err != nil {
 		return nil, err
 	}
@@ -69,8 +66,6 @@ func (r *route) takeBody(c *gin.Context, req *request) ([]byte, error) {
 	}
 	return data, nil
 }
-
-var jsonTypes = []string{jsonType}
 
 // openStream lifts the limits of ordinary requests, and lets the answer begin before the body has ended.
 func (r *route) openStream(c *gin.Context) error {

@@ -21,8 +21,7 @@ const (
 func humaConfig(version string) huma.Config {
 	cfg := huma.DefaultConfig("Strata", version)
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", ""
-	cfg.CreateHooks = nil                                                          // no $schema members and links in answers
-	cfg.Formats = map[string]huma.Format{jsonType: jsonFormat, "json": jsonFormat} // "json" is how huma finds any +json
+	cfg.CreateHooks = nil // no $schema members and links in answers
 	cfg.Info.Description = "Accounts for applications: users, sessions, preferences and an audit log."
 	cfg.Info.License = &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"}
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
@@ -35,20 +34,16 @@ func humaConfig(version string) huma.Config {
 // operation is the huma operation of a route.
 func (r *route) operation() huma.Operation {
 	op := huma.Operation{
-		OperationID:      r.op.ID,
-		Method:           r.op.Method,
-		Path:             r.op.Path,
-		Summary:          r.op.Summary,
-		Description:      r.op.Description,
-		DefaultStatus:    r.status,
-		Security:         r.security(),
-		RequestBody:      r.body,
-		Responses:        r.responses(),
-		Errors:           r.errors(),
-		Middlewares:      huma.Middlewares{r.serve},
-		MaxBodyBytes:     -1, // takeBody has limited and checked it
-		BodyReadTimeout:  -1,
-		SkipValidateBody: true,
+		OperationID:   r.op.ID,
+		Method:        r.op.Method,
+		Path:          r.op.Path,
+		Summary:       r.op.Summary,
+		Description:   r.op.Description,
+		DefaultStatus: r.status,
+		Security:      r.security(),
+		RequestBody:   r.body,
+		Responses:     r.responses(),
+		Errors:        r.errors(),
 	}
 	if r.op.Tag != "" {
 		op.Tags = []string{r.op.Tag}
@@ -120,7 +115,7 @@ func (r *route) responses() map[string]*huma.Response {
 	if len(r.op.Answers) > 0 {
 		success := &huma.Response{Description: http.StatusText(r.status), Content: map[string]*huma.MediaType{}}
 		for _, mediaType := range r.op.Answers {
-			success.Content[mediaType] = r.answer(mediaType)
+			success.Content[mediaType] = r.media(mediaType)
 		}
 		out[statusKey(r.status)] = success
 	}
@@ -138,8 +133,8 @@ func (r *route) ndjson() *huma.MediaType {
 	return r.lines(r.recordType)
 }
 
-// answer describes a body of success that is not JSON.
-func (r *route) answer(mediaType string) *huma.MediaType {
+// media describes a body of success that is not JSON.
+func (r *route) media(mediaType string) *huma.MediaType {
 	if mediaType == NDJSON && r.op.Record != nil {
 		return r.lines(reflect.TypeOf(r.op.Record))
 	}
@@ -157,7 +152,7 @@ func (r *route) lines(record reflect.Type) *huma.MediaType {
 
 // registered completes the document after huma has derived the rest.
 func (r *route) registered() {
-	r.api.names[ginPath(r.op.Path)] = r.op.Path
+	r.api.names[ginPath(r.op.Path)] = r.op.Path // for requests that do not reach the operation
 	if r.op.Creates {
 		responses := r.api.huma.OpenAPI().Paths[r.op.Path].Put.Responses
 		created := *responses[statusKey(r.status)]
@@ -169,6 +164,7 @@ func (r *route) registered() {
 	}
 	media := r.body.Content[jsonType]
 	r.schema = media.Schema
+	checkDefaults(r.op.ID, r.types(), r.schema)
 	if r.op.Method == http.MethodPatch {
 		r.body.Content[mergePatchType] = media
 	}

@@ -1,7 +1,6 @@
 package web
 
 import (
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -81,10 +80,7 @@ func NotModified(etag string) error { return notModified(etag) }
 
 type notModified string
 
-func (notModified) Error() string                { return "not modified" }
-func (notModified) GetStatus() int               { return http.StatusNotModified }
-func (n notModified) GetHeaders() http.Header    { return http.Header{"Etag": {string(n)}} }
-func (notModified) ContentType(ct string) string { return ct }
+func (notModified) Error() string { return "not modified" }
 
 type comparison bool
 

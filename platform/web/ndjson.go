@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
 
 	"github.com/strata-accounts/strata/platform/errs"
@@ -36,14 +35,9 @@ type Line[T any] struct {
 	Err    error // Malformed or Invalid with pointers: the line is not a T; Value is then zero
 }
 
-// Resolve implements huma.Resolver: it takes hold of the body.
-func (b *NDJSONBody[T]) Resolve(hc huma.Context) []error {
-	c := humagin.Unwrap(hc)
-	b.body = c.Request.Body
-	r := requestFrom(c.Request.Context())
-	b.types = r.route.api.huma.OpenAPI().Components.Schemas
-	b.schema = b.types.Schema(reflect.TypeFor[T](), true, "")
-	return nil
+// open takes hold of the body.
+func (b *NDJSONBody[T]) open(body io.Reader, types huma.Registry) {
+	b.body, b.types, b.schema = body, types, types.Schema(reflect.TypeFor[T](), true, "")
 }
 
 // recordType tells Register the type of a line, for the OpenAPI document.

@@ -22,13 +22,12 @@ import (
 // and the metrics.
 func (s *Server) observe(api *API) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		start := time.Now()
 		req := s.begin(c)
 		s.metrics.inFlight.Inc()
 		defer func() {
 			s.metrics.inFlight.Dec()
 			panicked := s.recovered(c, req, recover())
-			s.record(c, req, api, time.Since(start))
+			s.record(c, req, api, time.Since(req.began))
 			if panicked && c.Writer.Written() {
 				panic(http.ErrAbortHandler) // only a broken connection still tells the client that its answer is not whole
 			}

@@ -90,7 +90,7 @@ func NextPage(ctx context.Context, cursor string) PageHeaders {
 	if cursor == "" || r == nil {
 		return PageHeaders{}
 	}
-	q := r.url.Query()
+	q := r.in.URL.Query()
 	q.Set("cursor", cursor)
-	return PageHeaders{Link: "<" + r.url.EscapedPath() + "?" + q.Encode() + `>; rel="next"`}
+	return PageHeaders{Link: "<" + r.in.URL.EscapedPath() + "?" + q.Encode() + `>; rel="next"`}
 }

@@ -2,7 +2,6 @@ package web
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"math"
 	"net/http"
@@ -61,9 +60,6 @@ func (p *Problem) Error() string { return p.Code + ": " + p.Detail }
 
 // GetStatus implements huma.StatusError.
 func (p *Problem) GetStatus() int { return p.Status }
-
-// GetHeaders implements huma.HeadersError.
-func (p *Problem) GetHeaders() http.Header { return p.header }
 
 // ContentType implements huma.ContentTypeFilter.
 func (p *Problem) ContentType(string) string { return problemJSON }
@@ -171,12 +167,8 @@ func (s *Server) abort(c *gin.Context, p *Problem) {
 	for name, values := range p.header {
 		h[name] = values
 	}
-	h["Content-Type"] = []string{problemJSON}
 	c.Abort()
-	c.Status(p.Status)
-	body, err := json.Marshal(p)
-	if err != nil {
+	if err := writeBody(c, p.Status, problemTypes, p); err != nil {
 		panic(err) // a Problem has only strings
 	}
-	_, _ = c.Writer.Write(append(body, '\n')) // a failing write means the client has gone
 }

@@ -1,8 +1,9 @@
 package web
 
 import (
-	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"reflect"
@@ -10,8 +11,9 @@ import (
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/danielgtaylor/huma/v2/adapters/humagin"
 	"github.com/gin-gonic/gin"
+
+	"github.com/strata-accounts/strata/platform/errs"
 )
 
 // route is an operation as it is served: what Register found out about it at start, so that requests need not.
@@ -19,9 +21,13 @@ type route struct {
 	api         *API
 	op          Operation
 	auth        Auth
-	limit       Limit           // zero: none
-	produces    string          // media type of success
+	limit       Limit  // zero: none
+	produces    string // media type of success
+	parameters  []parameter
 	query       map[string]bool // known query parameters
+	bodyField   []int
+	answer      answer
+	run         func(c *gin.Context, req *request, body []byte) error
 	body        *huma.RequestBody
 	schema      *huma.Schema // of a JSON body
 	records     bool         // the body is NDJSON
@@ -32,7 +38,10 @@ type route struct {
 }
 
 // recorder is implemented by NDJSONBody.
-type recorder interface{ recordType() reflect.Type }
+type recorder interface {
+	recordType() reflect.Type
+	open(body io.Reader, types huma.Registry)
+}
 
 func newRoute(api *API, op Operation, in, out reflect.Type) *route {
 	r := &route{api: api, op: op, auth: op.Auth, query: map[string]bool{}, status: defaultStatus(op, out), produces: jsonType}
@@ -42,11 +51,16 @@ func newRoute(api *API, op Operation, in, out reflect.Type) *route {
 	if rec, ok := reflect.New(in).Interface().(recorder); ok {
 		r.records, r.recordType = true, rec.recordType()
 	}
-	if _, ok := in.FieldByName("Body"); ok {
-		r.body = &huma.RequestBody{Content: map[string]*huma.MediaType{}}
+	if f, ok := in.FieldByName("Body"); ok {
+		r.body, r.bodyField = &huma.RequestBody{Content: map[string]*huma.MediaType{}}, f.Index
 	}
 	_, r.conditional = in.FieldByName("Conditional")
-	r.collectQuery(in)
+	r.parameters, r.answer = parametersOf(r.types(), in), answerOf(out)
+	for _, p := range r.parameters {
+		if p.in == "query" {
+			r.query[p.name] = true
+		}
+	}
 	if r.idempotent = op.Method == http.MethodPost && !op.Streams; r.idempotent && api.server.db == nil {
 		panic(fmt.Sprintf("operation %s: idempotency keys need Deps.DB", op.ID))
 	}
@@ -63,35 +77,63 @@ func newRoute(api *API, op Operation, in, out reflect.Type) *route {
 	return r
 }
 
-// collectQuery notes the query parameters that the input declares.
-func (r *route) collectQuery(in reflect.Type) {
-	for _, f := range reflect.VisibleFields(in) {
-		if name, _, _ := strings.Cut(f.Tag.Get("query"), ","); name != "" {
-			r.query[name] = true
-		}
-	}
-}
+func (r *route) types() huma.Registry { return r.api.huma.OpenAPI().Components.Schemas }
 
-// serve is the middleware of the operation: everything between the router and the decoded input.
-func (r *route) serve(hc huma.Context, next func(huma.Context)) {
-	c := humagin.Unwrap(hc)
+// serve is the operation as the router calls it.
+func (r *route) serve(c *gin.Context) {
 	req := requestFrom(c.Request.Context())
 	req.route = r
 	if !r.op.Streams {
-		ctx, cancel := context.WithTimeout(req.Context, r.api.server.cfg.RequestTimeout)
-		defer cancel()
-		req.Context = ctx
+		req.at = req.began.Add(r.api.server.cfg.RequestTimeout)
+		defer req.end()
 	}
 	body, err := r.admit(c, req)
 	if err != nil {
-		r.api.server.abort(c, problemOf(req, err))
+		r.fail(c, req, err)
 		return
 	}
-	if key := c.Request.Header.Values("Idempotency-Key"); r.idempotent && len(key) > 0 {
-		r.api.server.idempotently(c, req, key, body, func() { next(hc) })
+	finish := func() {
+		if err := r.run(c, req, body); err != nil {
+			r.fail(c, req, err)
+		}
+	}
+	if key := c.Request.Header["Idempotency-Key"]; r.idempotent && len(key) > 0 {
+		r.api.server.idempotently(c, req, key, body, finish)
 		return
 	}
-	next(hc)
+	finish()
+}
+
+// decode fills the input, and holds it against its rules; those of the body's schema have been looked at.
+func (r *route) decode(c *gin.Context, req *request, in any, body []byte) error {
+	v := reflect.ValueOf(in).Elem()
+	broken, err := r.bind(c, v)
+	if err != nil {
+		return err
+	}
+	if len(body) > 0 {
+		if err := decodeJSON(body, v.FieldByIndex(r.bodyField).Addr().Interface()); err != nil {
+			broken = append(broken, fieldOf(err.Error(), ""))
+		}
+	}
+	if len(broken) > 0 {
+		return errs.ErrInvalid.With(append(req.violations, broken...)...)
+	}
+	if records, ok := in.(recorder); ok {
+		records.open(c.Request.Body, r.types())
+	}
+	return req.check(in)
+}
+
+// fail answers with what went wrong, or with what has not changed.
+func (r *route) fail(c *gin.Context, req *request, err error) {
+	var unchanged notModified
+	if errors.As(err, &unchanged) {
+		c.Writer.Header()["Etag"] = []string{string(unchanged)}
+		c.Status(http.StatusNotModified)
+		return
+	}
+	r.api.server.abort(c, problemOf(req, err))
 }
 
 // admit refuses what must not reach the handler, cheapest checks first, and returns a JSON body's bytes.
@@ -99,7 +141,6 @@ func (r *route) admit(c *gin.Context, req *request) ([]byte, error) {
 	if !accepts(c.Request.Header, r.produces, r.op.Answers) {
 		return nil, errNotAcceptable
 	}
-	c.Request.Header.Del("Accept") // huma need not negotiate again
 	caller, err := r.api.server.identify(req, r.auth, c.Request.Header)
 	if err != nil {
 		return nil, err

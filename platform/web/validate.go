@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,10 +24,7 @@ const codeType = "type"
 func init() {
 	huma.ValidateStrictCasing = true
 	huma.DefaultArrayNullable = false
-	huma.NewError = func(status int, msg string, errors ...error) huma.StatusError {
-		return humaProblem(nil, status, msg, errors...)
-	}
-	huma.NewErrorWithContext = humaProblem
+	huma.NewError = func(status int, _ string, _ ...error) huma.StatusError { return &Problem{Status: status} } // asked for its type
 
 	validation.MsgUnexpectedProperty = "unknown_member|This call has no such member."
 	validation.MsgExpectedRequiredProperty = "required|Is required.|%s"
@@ -65,14 +61,11 @@ func init() {
 	validation.MsgExpectedMatchExactlyOneSchema = "not_allowed|Matches none of the forms that this member may have."
 }
 
-// jsonFormat reads and writes JSON for huma. Bodies have been checked when it reads them.
-var jsonFormat = huma.Format{
-	Marshal: func(w io.Writer, v any) error {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
-	},
-	Unmarshal: decodeJSON,
+// jsonEncode writes v as JSON for humans and programs: <, > and & stay as they are.
+func jsonEncode(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
 }
 
 // decodeJSON is json.Unmarshal with errors that can be shown: those that the schema lets through, such as 1e30 for an
@@ -205,47 +198,4 @@ func pointerAt(location string) string {
 		pointer.WriteString("/" + pointerToken(plainName.Replace(token)))
 	}
 	return pointer.String()
-}
-
-// humaProblem renders the errors that huma finds itself: in parameters, and in bodies that the schema let through.
-func humaProblem(hc huma.Context, status int, _ string, found ...error) huma.StatusError {
-	if hc == nil {
-		return &Problem{Status: status} // huma asks for the type at start
-	}
-	ctx := hc.Context()
-	if status >= http.StatusInternalServerError {
-		return problemOf(ctx, errors.Join(found...))
-	}
-	var fields []errs.Field
-	if r := requestFrom(ctx); r != nil {
-		fields = r.violations
-	}
-	for _, err := range found {
-		var d *huma.ErrorDetail
-		if !errors.As(err, &d) {
-			continue
-		}
-		if strings.HasPrefix(d.Location, "path.") {
-			return problemOf(ctx, ErrNotFound) // nothing can be there
-		}
-		fields = append(fields, parameterField(d))
-	}
-	return problemOf(ctx, errs.ErrInvalid.With(fields...))
-}
-
-// parameterField makes a violation out of one of huma's for a parameter, at query.limit or the like.
-func parameterField(d *huma.ErrorDetail) errs.Field {
-	in, name, _ := strings.Cut(d.Location, ".")
-	if in == "body" {
-		return fieldOf(d.Message, "")
-	}
-	code, words, _ := cutMessage(d.Message)
-	switch {
-	case strings.HasPrefix(d.Message, "required "):
-		code, words = "required", "Is required."
-	case strings.HasPrefix(d.Message, "invalid "):
-		code, words = codeType, "Is not of the type that this parameter has."
-	}
-	name, _, _ = strings.Cut(name, "[")
-	return errs.Field{Param: name, Code: code, Message: words}
 }
