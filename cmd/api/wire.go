@@ -253,7 +253,7 @@ type accounts struct {
 
 var _ sessions.Users = accounts{}
 
-func (a accounts) SignIn(ctx context.Context, email, password string, open func(ctx context.Context, userID uuid.UUID) error) (json.RawMessage, error) {
+func (a accounts) SignIn(ctx context.Context, email, password string, open func(ctx context.Context, userID uuid.UUID) error) (web.JSONAppender, error) {
 	verified, err := a.users.Authenticate(ctx, email, password)
 	if err != nil {
 		return nil, err
@@ -268,10 +268,10 @@ func (a accounts) SignIn(ctx context.Context, email, password string, open func(
 	if err != nil {
 		return nil, err
 	}
-	return users.Render(u)
+	return users.View{User: u}, nil
 }
 
-func (a accounts) Active(ctx context.Context, userID uuid.UUID) (json.RawMessage, bool, error) {
+func (a accounts) Active(ctx context.Context, userID uuid.UUID) (web.JSONAppender, bool, error) {
 	u, err := a.users.ByID(ctx, userID)
 	if errors.Is(err, users.ErrNotFound) {
 		return nil, false, nil
@@ -279,8 +279,7 @@ func (a accounts) Active(ctx context.Context, userID uuid.UUID) (json.RawMessage
 	if err != nil || u.Status != users.Active {
 		return nil, false, err
 	}
-	view, err := users.Render(u)
-	return view, err == nil, err
+	return users.View{User: u}, true, nil
 }
 
 // holders are the users as preferences need them.

@@ -1,11 +1,9 @@
 package preferences
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -69,26 +67,26 @@ type preferencesBody struct {
 	sources bool
 }
 
-// MarshalJSON implements json.Marshaler.
-func (b preferencesBody) MarshalJSON() ([]byte, error) {
-	var out bytes.Buffer
-	out.WriteByte('{')
-	for i, e := range b.all {
+// AppendJSON implements web.JSONAppender.
+func (p preferencesBody) AppendJSON(b []byte) []byte {
+	b = append(b, '{')
+	for i, e := range p.all {
 		if i > 0 {
-			out.WriteByte(',')
+			b = append(b, ',')
 		}
-		out.WriteString(strconv.Quote(e.Key)) // the pattern of keys leaves nothing to escape
-		out.WriteByte(':')
-		if b.sources {
-			out.WriteString(`{"value":`)
-			out.Write(e.Value)
-			out.WriteString(`,"source":"` + string(e.Source) + `"}`)
+		b = web.AppendString(b, e.Key)
+		b = append(b, ':')
+		if p.sources {
+			b = append(b, `{"value":`...)
+			b = append(b, e.Value...)
+			b = append(b, `,"source":"`...)
+			b = append(b, e.Source...)
+			b = append(b, `"}`...)
 		} else {
-			out.Write(e.Value)
+			b = append(b, e.Value...)
 		}
 	}
-	out.WriteByte('}')
-	return out.Bytes(), nil
+	return append(b, '}')
 }
 
 // Schema implements huma.SchemaProvider.

@@ -2,9 +2,9 @@ package sessions
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -89,8 +89,34 @@ func viewOf(s Session, current uuid.UUID) session {
 	}
 }
 
-// userView is a user as the users module renders it; this module passes it on.
-type userView struct{ json.RawMessage }
+// AppendJSON implements web.JSONAppender.
+func (v session) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":"`...)
+	b = append(b, v.ID...)
+	b = append(b, `","user_id":"`...)
+	b = append(b, v.UserID...)
+	b = append(b, `","created_at":`...)
+	b = web.AppendTime(b, v.CreatedAt)
+	b = append(b, `,"last_seen_at":`...)
+	b = web.AppendTime(b, v.LastSeenAt)
+	b = append(b, `,"expires_at":`...)
+	b = web.AppendTime(b, v.ExpiresAt)
+	b = append(b, `,"idle_expires_at":`...)
+	b = web.AppendTime(b, v.IdleExpiresAt)
+	b = append(b, `,"ip":`...)
+	b = web.AppendString(b, v.IP)
+	b = append(b, `,"user_agent":`...)
+	b = web.AppendString(b, v.UserAgent)
+	b = append(b, `,"current":`...)
+	b = strconv.AppendBool(b, v.Current)
+	return append(b, '}')
+}
+
+// userView is a user as the users module shows it; this module passes it on.
+type userView struct{ web.JSONAppender }
+
+// MarshalJSON implements json.Marshaler.
+func (v userView) MarshalJSON() ([]byte, error) { return v.AppendJSON(nil), nil }
 
 // Schema implements huma.SchemaProvider with the schema that the users module registers.
 func (userView) Schema(huma.Registry) *huma.Schema {
@@ -123,11 +149,20 @@ func (h handlers) signIn(ctx context.Context, in *signInInput) (*signInOutput, e
 	return out, nil
 }
 
-type currentOutput struct {
-	Body struct {
-		Session session  `json:"session"`
-		User    userView `json:"user"`
-	}
+type currentOutput struct{ Body currentOutputBody }
+
+type currentOutputBody struct {
+	Session session  `json:"session"`
+	User    userView `json:"user"`
+}
+
+// AppendJSON implements web.JSONAppender.
+func (v currentOutputBody) AppendJSON(b []byte) []byte {
+	b = append(b, `{"session":`...)
+	b = v.Session.AppendJSON(b)
+	b = append(b, `,"user":`...)
+	b = v.User.AppendJSON(b)
+	return append(b, '}')
 }
 
 func (h handlers) current(ctx context.Context, _ *struct{}) (*currentOutput, error) {
@@ -135,9 +170,7 @@ func (h handlers) current(ctx context.Context, _ *struct{}) (*currentOutput, err
 	if err != nil {
 		return nil, err
 	}
-	out := &currentOutput{}
-	out.Body.Session, out.Body.User = viewOf(v.Session, v.Session.ID), userView{v.User}
-	return out, nil
+	return &currentOutput{currentOutputBody{viewOf(v.Session, v.Session.ID), userView{v.User}}}, nil
 }
 
 type introspectInput struct {

@@ -218,3 +218,13 @@ func TestHTTPCallers(t *testing.T) {
 		}
 	}
 }
+
+func TestSessionAppendsItself(t *testing.T) {
+	at := time.Date(2026, 11, 23, 14, 5, 6, 789_000, time.UTC)
+	user := userView{web.RawJSON(`{"id":"user"}`)}
+	webtest.SameJSON(t, currentOutputBody{User: user})
+	webtest.SameJSON(t, currentOutputBody{User: user, Session: session{
+		ID: "ses", UserID: "user", CreatedAt: at, LastSeenAt: at.Add(1), ExpiresAt: at.Add(2), IdleExpiresAt: at.Add(3),
+		IP: "127.0.0.1", UserAgent: "<\"ä\">", Current: true,
+	}})
+}

@@ -3,7 +3,6 @@ package sessions
 import (
 	"context"
 	"embed"
-	"encoding/json"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -35,12 +34,12 @@ type Users interface {
 	//
 	// Errors: of Kind Unauthenticated for wrong credentials, of Kind Forbidden for a suspended account, and what open
 	// returns.
-	SignIn(ctx context.Context, email, password string, open func(ctx context.Context, userID uuid.UUID) error) (json.RawMessage, error)
+	SignIn(ctx context.Context, email, password string, open func(ctx context.Context, userID uuid.UUID) error) (web.JSONAppender, error)
 
 	// Active returns a user as the API shows it, and whether the account is active. A user who does not exist is not.
 	//
 	// Errors: those of the database.
-	Active(ctx context.Context, userID uuid.UUID) (user json.RawMessage, active bool, err error)
+	Active(ctx context.Context, userID uuid.UUID) (user web.JSONAppender, active bool, err error)
 }
 
 // Auditor records who did what to each of the targets, in the transaction that the context carries, or in its own.

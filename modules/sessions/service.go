@@ -2,7 +2,6 @@ package sessions
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -42,8 +41,8 @@ func newService(deps Deps) *Service {
 // SignedIn is a session that has just been made.
 type SignedIn struct {
 	Session Session
-	Token   string          // shown this once
-	User    json.RawMessage // as the API shows it
+	Token   string           // shown this once
+	User    web.JSONAppender // as the API shows it
 }
 
 // SignIn makes a session for whoever knows the password of an account. Those who do not learn nothing more, not even
@@ -103,7 +102,7 @@ func (s *Service) open(ctx context.Context, userID uuid.UUID) (Session, string, 
 // Verified is a session whose token has been presented, and its user, who is active.
 type Verified struct {
 	Session Session
-	User    json.RawMessage // as the API shows it
+	User    web.JSONAppender // as the API shows it
 }
 
 // Verify returns the live session that a token belongs to, and notes that it is used.

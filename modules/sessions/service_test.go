@@ -2,11 +2,11 @@ package sessions
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -51,7 +51,7 @@ func (a *accounts) add(t *testing.T, email string) uuid.UUID {
 	return id
 }
 
-func (a *accounts) SignIn(ctx context.Context, email, given string, open func(context.Context, uuid.UUID) error) (json.RawMessage, error) {
+func (a *accounts) SignIn(ctx context.Context, email, given string, open func(context.Context, uuid.UUID) error) (web.JSONAppender, error) {
 	a.guesses.Add(1)
 	var id uuid.UUID
 	err := a.db.Querier(ctx).QueryRowContext(ctx, `SELECT id FROM accounts WHERE email = $1`, email).Scan(&id)
@@ -78,7 +78,7 @@ func (a *accounts) SignIn(ctx context.Context, email, given string, open func(co
 	return view(id), err
 }
 
-func (a *accounts) Active(ctx context.Context, id uuid.UUID) (json.RawMessage, bool, error) {
+func (a *accounts) Active(ctx context.Context, id uuid.UUID) (web.JSONAppender, bool, error) {
 	var status string
 	err := a.db.Querier(ctx).QueryRowContext(ctx, `SELECT status FROM accounts WHERE id = $1`, id).Scan(&status)
 	if db.IsNoRows(err) {
@@ -87,8 +87,8 @@ func (a *accounts) Active(ctx context.Context, id uuid.UUID) (json.RawMessage, b
 	return view(id), status == "active", db.Translate(err, nil)
 }
 
-func view(id uuid.UUID) json.RawMessage {
-	return json.RawMessage(fmt.Sprintf(`{"id":%q}`, ids.Format("user", id)))
+func view(id uuid.UUID) web.JSONAppender {
+	return web.RawJSON(fmt.Sprintf(`{"id":%q}`, ids.Format("user", id)))
 }
 
 func (a *accounts) setStatus(ctx context.Context, s *Service, id uuid.UUID, status string) error {
@@ -184,13 +184,13 @@ func TestSignIn(t *testing.T) {
 	f := newFixture(t)
 	ada := f.users.add(t, "ada@example.com")
 	in := f.mustSignIn(t, "ada@example.com")
-	if in.Session.UserID != ada || string(in.User) != string(view(ada)) || len(in.Token) != tokenLength {
+	if in.Session.UserID != ada || !reflect.DeepEqual(in.User, view(ada)) || len(in.Token) != tokenLength {
 		t.Errorf("signed in %+v", in)
 	}
 	f.wantTrail(t, "session.created "+target(in.Session))
 	v, err := f.Verify(t.Context(), in.Token)
 	wantError(t, "verify", err, nil)
-	if v != nil && (!same(v.Session, in.Session) || string(v.User) != string(view(ada))) {
+	if v != nil && (!same(v.Session, in.Session) || !reflect.DeepEqual(v.User, view(ada))) {
 		t.Errorf("verified %+v, want %+v", v, in.Session)
 	}
 	var stored int

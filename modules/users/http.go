@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -136,8 +137,39 @@ func viewOf(u User) user {
 	return v
 }
 
-// Render returns a user as the API shows it, for modules that show it too.
-func Render(u User) (json.RawMessage, error) { return json.Marshal(viewOf(u)) }
+// AppendJSON implements web.JSONAppender.
+func (v user) AppendJSON(b []byte) []byte {
+	b = append(b, `{"id":"`...)
+	b = append(b, v.ID...)
+	b = append(b, `","email":`...)
+	b = web.AppendString(b, v.Email)
+	b = append(b, `,"email_verified":`...)
+	b = strconv.AppendBool(b, v.EmailVerified)
+	b = append(b, `,"name":`...)
+	b = web.AppendString(b, v.Name)
+	b = append(b, `,"status":`...)
+	b = web.AppendString(b, v.Status)
+	b = append(b, `,"metadata":`...)
+	b = v.Metadata.AppendJSON(b)
+	b = append(b, `,"version":`...)
+	b = strconv.AppendInt(b, v.Version, 10)
+	b = append(b, `,"created_at":`...)
+	b = web.AppendTime(b, v.CreatedAt)
+	b = append(b, `,"updated_at":`...)
+	b = web.AppendTime(b, v.UpdatedAt)
+	b = append(b, `,"last_sign_in_at":`...)
+	if v.LastSignInAt == nil {
+		return append(b, "null}"...)
+	}
+	b = web.AppendTime(b, *v.LastSignInAt)
+	return append(b, '}')
+}
+
+// View is a user as the API shows it, for modules that show it too.
+type View struct{ User }
+
+// AppendJSON implements web.JSONAppender.
+func (v View) AppendJSON(b []byte) []byte { return viewOf(v.User).AppendJSON(b) }
 
 // parseID reads the id in a path. One of another kind leads nowhere.
 func parseID(s string) (uuid.UUID, error) {

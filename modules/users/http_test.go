@@ -204,3 +204,12 @@ func TestMailedTokensOverHTTP(t *testing.T) {
 	anyone.Do("POST", "/v1/password-resets/confirm", map[string]string{"token": mailed.Token, "password": "another-Quiet-9"}).
 		WantProblem(422, "token_invalid")
 }
+
+func TestUserAppendsItself(t *testing.T) {
+	at := time.Date(2026, 11, 23, 14, 5, 6, 789_000, time.UTC)
+	webtest.SameJSON(t, user{})
+	webtest.SameJSON(t, user{
+		ID: ids.Format(IDPrefix, ids.New()), Email: "ada@example.com", EmailVerified: true, Name: "Ada \"<é>\"\n", Status: "active",
+		Metadata: web.RawJSON(`{"a":1}`), Version: 7, CreatedAt: at, UpdatedAt: at.Add(time.Hour), LastSignInAt: &at,
+	})
+}

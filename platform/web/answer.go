@@ -12,24 +12,6 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// JSONAppender is implemented by bodies of answers that can write themselves without reflection.
-type JSONAppender interface {
-	// AppendJSON appends the body as JSON.
-	AppendJSON(b []byte) []byte
-}
-
-// JSON is a T that has been encoded already. The OpenAPI document describes it as a T.
-type JSON[T any] []byte
-
-// AppendJSON implements JSONAppender.
-func (j JSON[T]) AppendJSON(b []byte) []byte { return append(b, j...) }
-
-// MarshalJSON implements json.Marshaler.
-func (j JSON[T]) MarshalJSON() ([]byte, error) { return j, nil }
-
-// Schema implements huma.SchemaProvider.
-func (JSON[T]) Schema(r huma.Registry) *huma.Schema { return r.Schema(reflect.TypeFor[T](), true, "") }
-
 // An answer is how the output of an operation becomes a response, found out at start.
 type answer struct {
 	status  []int // the field that overrides the operation's status; nil: none does

@@ -87,11 +87,14 @@ func (j *RawJSON) UnmarshalJSON(data []byte) error {
 }
 
 // MarshalJSON implements json.Marshaler; an empty RawJSON is {}.
-func (j RawJSON) MarshalJSON() ([]byte, error) {
+func (j RawJSON) MarshalJSON() ([]byte, error) { return j.AppendJSON(nil), nil }
+
+// AppendJSON implements JSONAppender.
+func (j RawJSON) AppendJSON(b []byte) []byte {
 	if len(j) == 0 {
-		return []byte("{}"), nil
+		return append(b, "{}"...)
 	}
-	return j, nil
+	return append(b, j...)
 }
 
 // Schema implements huma.SchemaProvider: an object with any members.
