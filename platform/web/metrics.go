@@ -2,7 +2,6 @@ package web
 
 import (
 	"strconv"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -28,8 +27,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-func (m *metrics) observe(method, route string, status int, took time.Duration) {
-	m.requests.WithLabelValues(knownMethod(method), route, strconv.Itoa(status)).Observe(took.Seconds())
+// of returns the series of a method, route and status.
+func (m *metrics) of(method, route string, status int) prometheus.Observer {
+	return m.requests.WithLabelValues(knownMethod(method), route, strconv.Itoa(status))
 }
 
 // knownMethod keeps clients from creating series with methods of their own.

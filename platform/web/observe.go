@@ -82,17 +82,29 @@ func (s *Server) recovered(c *gin.Context, req *request, v any) bool {
 // are left out: either may hold what must not be logged, such as e-mail addresses. Probes and scrapes of the admin
 // listener are logged at debug level.
 func (s *Server) record(c *gin.Context, req *request, api *API, took time.Duration) {
-	status, route, level := c.Writer.Status(), api.routeName(c), slog.LevelInfo
+	status, route, level := c.Writer.Status(), "", slog.LevelInfo
+	if req.route != nil && status == req.route.status {
+		route = req.route.op.Path
+		req.route.succeeded().Observe(took.Seconds())
+	} else {
+		route = api.routeName(c)
+		s.metrics.of(c.Request.Method, route, status).Observe(took.Seconds())
+	}
 	if req.route == nil && api == s.adminAPI {
 		level = slog.LevelDebug
 	}
-	s.metrics.observe(c.Request.Method, route, status, took)
 	if req.failure != nil && status >= http.StatusInternalServerError {
 		s.log.LogAttrs(req, slog.LevelError, "request failed", slog.Any("error", req.failure))
 	} else if req.failure != nil {
 		s.log.LogAttrs(req, slog.LevelWarn, "stream broke off", slog.Any("error", req.failure))
 	}
-	s.log.LogAttrs(req, level, "request",
+	if !s.log.Enabled(req, level) {
+		return
+	}
+	// Logger.LogAttrs would look up the time again, and the line of this code; and the context would add its attributes to
+	// a record that is full.
+	line := slog.NewRecord(req.began.Add(took), level, "request", 0)
+	line.AddAttrs(
 		slog.String("method", c.Request.Method),
 		slog.String("route", route),
 		slog.Int("status", status),
@@ -100,7 +112,10 @@ func (s *Server) record(c *gin.Context, req *request, api *API, took time.Durati
 		slog.Int("bytes", max(c.Writer.Size(), 0)),
 		slog.String("caller", req.caller.ID),
 		slog.String("ip", req.info.IP),
+		req.idAttr(),
+		req.traceAttr(),
 	)
+	_ = s.log.Handler().Handle(req.Context, line) // there is nowhere to report a broken log to
 }
 
 // LogAttrs returns what every log record of a request carries: a telemetry.ContextAttrs.
@@ -109,11 +124,17 @@ func LogAttrs(ctx context.Context) []slog.Attr {
 	if r == nil {
 		return nil
 	}
-	attrs := []slog.Attr{slog.String("request_id", r.info.ID)}
-	if r.info.TraceID != "" {
-		attrs = append(attrs, slog.String("trace_id", r.info.TraceID))
+	return []slog.Attr{r.idAttr(), r.traceAttr()}
+}
+
+func (r *request) idAttr() slog.Attr { return slog.String("request_id", r.info.ID) }
+
+// traceAttr is empty, and thereby left out, where there is no trace.
+func (r *request) traceAttr() slog.Attr {
+	if r.info.TraceID == "" {
+		return slog.Attr{}
 	}
-	return attrs
+	return slog.String("trace_id", r.info.TraceID)
 }
 
 // errorLog passes on what net/http itself reports, such as broken TLS handshakes.
