@@ -55,6 +55,7 @@ type session struct {
 	open     atomic.Bool  // the session is there to be read
 	enders   atomic.Int32 // writes that have ended it, or may have
 	deadFrom atomic.Int64 // an instant from when on no read may find it alive; 0: none
+	deadSeen atomic.Int64 // an instant when it was found dead; 0: never
 }
 
 // newAccount inserts an account past Strata: nobody can have asked for it yet.
@@ -99,13 +100,14 @@ func (a *account) open(d *sql.DB, slot int) error {
 	return nil
 }
 
-// expect notes a session that is about to be made. Whatever ends all sessions of the account meanwhile may end it too.
+// expect notes a session that is about to be made. Whatever ends all sessions of the account meanwhile may end it too, and
+// while the user is suspended it is as good as dead.
 func (a *account) expect() *session {
 	s := &session{account: a}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.all[s] = true
-	if a.enders > 0 || a.doubted {
+	if a.enders > 0 || a.doubted || a.suspendedAt > 0 {
 		s.enders.Add(1)
 	}
 	return s
@@ -146,7 +148,7 @@ func (a *account) refill(d *sql.DB) error {
 	var errs []error
 	for i := range a.slots {
 		s := a.slots[i].Load()
-		if dead := s.deadFrom.Load(); dead != 0 && now() > instant(dead)+instant(deadLinger) {
+		if dead := max(s.deadFrom.Load(), s.deadSeen.Load()); dead != 0 && now() > instant(dead)+instant(deadLinger) {
 			errs = append(errs, a.open(d, i))
 		}
 	}

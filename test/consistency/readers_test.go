@@ -150,7 +150,7 @@ func (r *reader) judge(q *question, a answer) {
 		if q.session.enders.Load() == 0 {
 			r.violation("a session of %s is dead that nobody has ended", q.account.user.name)
 		}
-		q.session.deadAfter(foreignBound)
+		q.session.deadSeen.CompareAndSwap(0, int64(done)) // it may live again, where only its user was suspended
 	default:
 		r.count.refused.Add(1)
 	}
