@@ -33,6 +33,7 @@ type figures struct {
 	P50         time.Duration `json:"p50_ns"`
 	P99         time.Duration `json:"p99_ns"`
 	CPU         time.Duration `json:"cpu_ns_per_request"` // of the process; the kernel's share for it included
+	Postgres    time.Duration `json:"postgres_cpu_ns_per_request"`
 	Allocations float64       `json:"allocations_per_request"`
 
 	took      time.Duration
@@ -40,11 +41,11 @@ type figures struct {
 	used      usage
 }
 
-// window drives a subject once, and returns the requests per second. An answer that is not a success makes the
+// measure drives a subject for a window, and returns the requests per second. An answer that is not a success makes the
 // measurement void.
-func (s *subject) window(d time.Duration) (float64, error) {
+func (b *bench) measure(s *subject, d time.Duration) (float64, error) {
 	_ = os.Truncate(s.output, 0) // the log is written as in production, but need not be kept
-	before, err := s.use()
+	before, err := b.usage(s.process)
 	if err != nil {
 		return 0, err
 	}
@@ -55,7 +56,7 @@ func (s *subject) window(d time.Duration) (float64, error) {
 	if l.refused > 0 {
 		return 0, fmt.Errorf("%s: %d of %d answers were no success, such as %s", s.name, l.refused, len(l.latencies), l.last)
 	}
-	after, err := s.use()
+	after, err := b.usage(s.process)
 	if err != nil {
 		return 0, err
 	}
@@ -67,15 +68,21 @@ func (f *figures) add(l *load, before, after usage) {
 	f.took += l.took
 	f.latencies = append(f.latencies, l.latencies...)
 	f.used.cpu += after.cpu - before.cpu
+	f.used.postgres += after.postgres - before.postgres
 	f.used.mallocs += after.mallocs - before.mallocs
 }
 
 // finish works out the figures of all windows.
 func (f *figures) finish() {
-	n := float64(len(f.latencies))
 	whole := &load{took: f.took, latencies: f.latencies}
 	f.PerSecond, f.P50, f.P99 = whole.perSecond(), whole.percentile(50), whole.percentile(99)
-	f.CPU, f.Allocations = time.Duration(float64(f.used.cpu)/n), f.used.mallocs/n
+	f.each(len(f.latencies))
+}
+
+// each divides what was used by n.
+func (f *figures) each(n int) {
+	f.CPU, f.Postgres = f.used.cpu/time.Duration(n), f.used.postgres/time.Duration(n)
+	f.Allocations = f.used.mallocs / float64(n)
 }
 
 // spread is the median of what was found, and how far it went.
@@ -97,7 +104,7 @@ func spreadOf(each []float64) spread {
 func (b *bench) alternate(ctx context.Context, subjects []*subject) ([][]float64, error) {
 	found := make([][]float64, len(subjects))
 	for _, s := range subjects {
-		if _, err := s.window(b.window / 2); err != nil { // to warm up
+		if _, err := b.measure(s, b.window/2); err != nil { // to warm up
 			return nil, err
 		}
 		s.sum = figures{}
@@ -110,7 +117,7 @@ func (b *bench) alternate(ctx context.Context, subjects []*subject) ([][]float64
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			perSecond, err := subjects[i].window(b.window)
+			perSecond, err := b.measure(subjects[i], b.window)
 			if err != nil {
 				return nil, err
 			}
@@ -153,7 +160,7 @@ func (b *bench) profiled(p *process, name string, load func() error) error {
 // more is one more window of a subject, for its profile.
 func (b *bench) more(s *subject) func() error {
 	return func() error {
-		_, err := s.window(b.window + time.Second)
+		_, err := b.measure(s, b.window+time.Second)
 		return err
 	}
 }

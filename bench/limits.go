@@ -46,14 +46,14 @@ func storm(ctx context.Context, b *bench) ([]result, error) {
 	var quiet, stormy figures
 	var each []float64
 	for range b.rounds {
-		calm, err := paced(s, repeat(b.connections, checks), b.window, &quiet)
+		calm, err := b.paced(s, repeat(b.connections, checks), b.window, &quiet)
 		if err != nil {
 			return nil, err
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- storming(s.addr, repeat(stormClients, signIns), b.window+time.Second) }()
 		time.Sleep(time.Second / 2) // until it blows
-		worse, err := paced(s, repeat(b.connections, checks), b.window, &stormy)
+		worse, err := b.paced(s, repeat(b.connections, checks), b.window, &stormy)
 		if err = errors.Join(err, <-ended); err != nil {
 			return nil, err
 		}
@@ -69,8 +69,8 @@ func storm(ctx context.Context, b *bench) ([]result, error) {
 }
 
 // paced measures the plans at checkRate and returns their p99.
-func paced(s *process, plans []plan, d time.Duration, sum *figures) (time.Duration, error) {
-	before, err := s.use()
+func (b *bench) paced(s *process, plans []plan, d time.Duration, sum *figures) (time.Duration, error) {
+	before, err := b.usage(s)
 	if err != nil {
 		return 0, err
 	}
@@ -81,7 +81,7 @@ func paced(s *process, plans []plan, d time.Duration, sum *figures) (time.Durati
 	if l.refused > 0 {
 		return 0, fmt.Errorf("%d session checks failed, such as %s", l.refused, l.last)
 	}
-	after, err := s.use()
+	after, err := b.usage(s)
 	sum.add(l, before, after)
 	return l.percentile(99), err
 }
@@ -149,6 +149,10 @@ func imports(name string, settings map[string]string) func(context.Context, *ben
 			return nil, err
 		}
 		defer s.stop()
+		before, err := b.usage(s)
+		if err != nil {
+			return nil, err
+		}
 		var each []float64
 		for range b.rounds {
 			started := time.Now()
@@ -157,8 +161,15 @@ func imports(name string, settings map[string]string) func(context.Context, *ben
 			}
 			each = append(each, importLines/time.Since(started).Seconds())
 		}
+		after, err := b.usage(s)
+		if err != nil {
+			return nil, err
+		}
 		found := spreadOf(each)
-		return []result{{Figure: found, Unit: "users/s", Target: 20_000, Passed: found.Median >= 20_000}},
+		sum := &figures{PerSecond: found.Median}
+		sum.add(&load{}, before, after)
+		sum.each(b.rounds * importLines)
+		return []result{{Server: sum, Figure: found, Unit: "users/s", Target: 20_000, Passed: found.Median >= 20_000}},
 			b.profiled(s, name, func() error { return s.importUsers(ctx, len(each)) })
 	}
 }

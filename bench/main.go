@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"syscall"
@@ -26,6 +25,9 @@ import (
 
 // errMissed ends a strict run in which a target was missed.
 var errMissed = errors.New("a target was missed")
+
+// latest is the name of the results of all rows.
+const latest = "latest"
 
 // options are the flags.
 type options struct {
@@ -69,7 +71,7 @@ func parse() options {
 		os.Exit(2)
 	}
 	if o.out == "" {
-		o.out = "latest"
+		o.out = latest
 		if *pattern != "" {
 			o.out = "partial"
 		}
@@ -103,7 +105,7 @@ func run(ctx context.Context, o options) (err error) {
 			fmt.Fprintln(os.Stderr, "  "+res.line())
 		}
 	}
-	if err := report.write(filepath.Join(m.root, "bench", "results"), o.out); err != nil {
+	if err := report.write(m.root, o.out); err != nil {
 		return errors.Join(failed, err)
 	}
 	if err := errors.Join(failed, ctx.Err()); err != nil {

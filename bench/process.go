@@ -4,8 +4,8 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -90,26 +90,69 @@ func (p *process) stop() {
 	_ = os.Remove(p.output)
 }
 
-// usage is what a process has used since it started.
+// usage is what a process has used since it started, and PostgreSQL meanwhile.
 type usage struct {
-	cpu     time.Duration
-	mallocs float64
+	cpu, postgres time.Duration
+	mallocs       float64
 }
 
-// use reads the process' CPU time from the kernel and its allocations from its metrics.
-func (p *process) use() (usage, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
+// usage reads CPU times from the kernel, and the process' allocations from its metrics.
+func (m *machine) usage(p *process) (usage, error) {
+	cpu, err := cpuTime(p.cmd.Process.Pid, false)
 	if err != nil {
 		return usage{}, err
 	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:])) // from the third on
-	user, uerr := strconv.Atoi(fields[11])
-	system, serr := strconv.Atoi(fields[12])
-	if err := errors.Join(uerr, serr); err != nil {
+	mallocs, err := p.metric("go_memstats_mallocs_total")
+	if err != nil {
 		return usage{}, err
 	}
-	mallocs, err := p.metric("go_memstats_mallocs_total")
-	return usage{time.Duration(user+system) * clockTick, mallocs}, err
+	postgres, err := m.postgresTime()
+	return usage{cpu, postgres, mallocs}, err
+}
+
+// postgresTime is the CPU time of all of PostgreSQL's processes, those that have ended included.
+func (m *machine) postgresTime() (time.Duration, error) {
+	pid := m.postgres.PID()
+	total, err := cpuTime(pid, true)
+	if err != nil {
+		return 0, err
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, child := range strings.Fields(string(children)) {
+		id, err := strconv.Atoi(child)
+		if err != nil {
+			return 0, err
+		}
+		if spent, err := cpuTime(id, false); err == nil { // else it has ended in this moment
+			total += spent
+		}
+	}
+	return total, nil
+}
+
+// cpuTime is the CPU time of a process, and of its children that have ended if they are asked for.
+func cpuTime(pid int, withChildren bool) (time.Duration, error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, err
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // from the third on
+	times := fields[11:13]                                                    // user, system
+	if withChildren {
+		times = fields[11:15]
+	}
+	var total time.Duration
+	for _, field := range times {
+		ticks, err := strconv.Atoi(field)
+		if err != nil {
+			return 0, err
+		}
+		total += time.Duration(ticks) * clockTick
+	}
+	return total, nil
 }
 
 // metric reads a counter or gauge without labels.

@@ -52,8 +52,8 @@ func (r result) line() string {
 		r.Unit, r.target(), strings.Trim(r.verdict(), "*"))
 	for _, f := range []*figures{r.Server, r.Ceiling} {
 		if f != nil {
-			fmt.Fprintf(&text, "\n    %8.0f/s  p50 %s  p99 %s  CPU %.1f µs  %.1f allocations", f.PerSecond, millis(f.P50), millis(f.P99),
-				micros(f.CPU), f.Allocations)
+			fmt.Fprintf(&text, "\n    %8.0f/s  p50 %s  p99 %s  CPU %s µs, PostgreSQL %s µs  %.1f allocations", f.PerSecond,
+				millis(f.P50), millis(f.P99), micros(f.CPU), micros(f.Postgres), f.Allocations)
 		}
 	}
 	return text.String()
@@ -95,8 +95,9 @@ func (r *report) missed() bool {
 	return false
 }
 
-// write keeps the report as JSON and as a table, and prints the table.
-func (r *report) write(dir, name string) error {
+// write keeps the report as JSON and as a table in bench/results, and prints the table.
+func (r *report) write(root, name string) error {
+	dir := filepath.Join(root, "bench", "results")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
@@ -109,7 +110,29 @@ func (r *report) write(dir, name string) error {
 	}
 	table := r.markdown()
 	fmt.Print(table)
-	return os.WriteFile(filepath.Join(dir, name+".md"), []byte(table), 0o644) //nolint:gosec // to be read
+	if err := os.WriteFile(filepath.Join(dir, name+".md"), []byte(table), 0o644); err != nil { //nolint:gosec // to be read
+		return err
+	}
+	if name != latest {
+		return nil
+	}
+	return quote(filepath.Join(root, "docs", "performance.md"), table)
+}
+
+// The page quotes the latest results between these lines.
+const quoteBegin, quoteEnd = "<!-- written by make bench -->\n", "<!-- until here -->\n"
+
+func quote(page, table string) error {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	before, rest, begins := strings.Cut(string(text), quoteBegin)
+	_, after, ends := strings.Cut(rest, quoteEnd)
+	if !begins || !ends {
+		return fmt.Errorf("%s has no place for the results", page)
+	}
+	return os.WriteFile(page, []byte(before+quoteBegin+"\n"+table+"\n"+quoteEnd+after), 0o644) //nolint:gosec // to be read
 }
 
 func (r *report) markdown() string {
@@ -121,7 +144,8 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s %s | %s–%s | %s | %s |\n", code(res.Call), res.Stage, res.Against, number(res.Figure.Median),
 			res.Unit, number(res.Figure.Low), number(res.Figure.High), res.target(), res.verdict())
 	}
-	b.WriteString("\n| call | stage | subject | requests/s | p50 ms | p99 ms | CPU µs | allocations |\n|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("\n| call | stage | subject | requests/s | p50 ms | p99 ms | CPU µs | PostgreSQL's CPU µs | allocations |\n" +
+		"|---|---|---|---|---|---|---|---|---|\n")
 	for i, res := range r.Results {
 		if res.Server != nil && (i == 0 || r.Results[i-1].Row != res.Row) {
 			b.WriteString(res.Server.markdown(res, "Strata"))
@@ -134,8 +158,8 @@ func (r *report) markdown() string {
 }
 
 func (f *figures) markdown(r result, subject string) string {
-	return fmt.Sprintf("| %s | %s | %s | %.0f | %s | %s | %.1f | %.1f |\n", code(r.Call), r.Stage, subject, f.PerSecond,
-		millis(f.P50), millis(f.P99), micros(f.CPU), f.Allocations)
+	return fmt.Sprintf("| %s | %s | %s | %.0f | %s | %s | %s | %s | %.1f |\n", code(r.Call), r.Stage, subject, f.PerSecond,
+		millis(f.P50), millis(f.P99), micros(f.CPU), micros(f.Postgres), f.Allocations)
 }
 
 func code(call string) string {
@@ -158,5 +182,12 @@ func number(v float64) string {
 	}
 }
 
-func millis(d time.Duration) string  { return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond)) }
-func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+// millis renders a time in milliseconds; one that was not measured is empty.
+func millis(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond))
+}
+
+func micros(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(time.Microsecond)) }

@@ -125,7 +125,7 @@ func (d *DB) Querier(ctx context.Context) Querier {
 
 // Gorm returns a GORM session on the context's transaction, or on the pool.
 func (d *DB) Gorm(ctx context.Context) *gorm.DB {
-	session := d.gorm.Session(&gorm.Session{Context: ctx})
+	session := d.gorm.Session(&gorm.Session{NewDB: true, Context: ctx})
 	if t := txFrom(ctx); t != nil {
 		session.Statement.ConnPool = t.sql
 	}
