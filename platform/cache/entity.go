@@ -91,7 +91,8 @@ func (e *Entity[T]) Key(id string) string { return e.kind + ":" + id }
 // Get returns the entity from the nearest tier that may be believed, or else from its load. A read in a transaction, or
 // with WithBypass, is the load alone.
 //
-// Errors: the load's, Options.NotFound also from memory; ctx's own when it ends first. Never one of Redis'.
+// Errors: the load's, Options.NotFound also from memory; errs.ErrCanceled and errs.ErrTimeout when ctx ends first. Never
+// one of Redis'.
 func (e *Entity[T]) Get(ctx context.Context, id string) (T, error) {
 	if e.c.bypassed(ctx) {
 		e.stats.bypassAsked.Inc()

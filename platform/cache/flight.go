@@ -3,6 +3,8 @@ package cache
 import (
 	"context"
 	"sync"
+
+	"github.com/strata-accounts/strata/platform/db"
 )
 
 // flights lets readers of one generation share a fetch.
@@ -41,7 +43,7 @@ func (e *Entity[T]) join(ctx context.Context, n name) (T, error) {
 			}
 		case <-ctx.Done():
 			var none T
-			return none, ctx.Err()
+			return none, db.Translate(ctx.Err(), nil)
 		}
 	}
 }

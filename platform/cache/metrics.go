@@ -15,7 +15,7 @@ type metrics struct {
 	relayLag, writeWait                      prometheus.Histogram
 	leading, instances                       prometheus.Gauge
 
-	entries, bytes, fresh, breaker *prometheus.Desc
+	entries, bytes, leased, believed, breaker *prometheus.Desc
 }
 
 // kindMetrics are the counters of one kind, looked up once.
@@ -64,7 +64,8 @@ func newMetrics(c *Cache) *metrics {
 		instances:     gauge("instances", "Live instances, this one included."),
 		entries:       desc("process_entries", "Entries in the process."),
 		bytes:         desc("process_bytes", "Bytes of the entries in the process, estimated."),
-		fresh:         desc("process_leased_ratio", "Share of the key groups whose lease is valid; 0 means that the process tier serves nothing."),
+		leased:        desc("process_leased_ratio", "Share of the key groups whose lease is valid; 0 means that the process tier serves nothing."),
+		believed:      desc("redis_believed_ratio", "Share of the key groups whose marker lives by this process' clock; 0 means that Redis serves nothing."),
 		breaker:       desc("breaker_open_ratio", "Share of the key groups whose Redis does not answer."),
 	}
 }
@@ -100,7 +101,7 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, c := range m.collectors() {
 		c.Describe(ch)
 	}
-	for _, d := range []*prometheus.Desc{m.entries, m.bytes, m.fresh, m.breaker} {
+	for _, d := range []*prometheus.Desc{m.entries, m.bytes, m.leased, m.believed, m.breaker} {
 		ch <- d
 	}
 }
@@ -111,10 +112,13 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		c.Collect(ch)
 	}
 	entries, bytes := m.c.local.usage()
-	now, leased, open := clock(), 0, 0
+	now, leased, believed, open := clock(), 0, 0, 0
 	for _, g := range m.c.groups {
 		if g.lease.valid(now) {
 			leased++
+		}
+		if g.believes(now) != nil {
+			believed++
 		}
 		if m.c.shared != nil && m.c.shared.breaker(g.index).open.Load() {
 			open++
@@ -123,7 +127,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	groups := float64(len(m.c.groups))
 	for d, v := range map[*prometheus.Desc]float64{
 		m.entries: float64(entries), m.bytes: float64(bytes),
-		m.fresh: float64(leased) / groups, m.breaker: float64(open) / groups,
+		m.leased: float64(leased) / groups, m.believed: float64(believed) / groups, m.breaker: float64(open) / groups,
 	} {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,6 +59,7 @@ type relay struct {
 // relayGroup is what the leader knows of a group.
 type relayGroup struct {
 	epoch    string    // as recorded in PostgreSQL; empty while retired
+	unused   bool      // it has never had an epoch, so there is no marker to outwait
 	markFrom time.Time // no marker before this
 	t0       int64     // a reading of the target's clock from before the next drain
 	failing  time.Time // since when the target has not answered; zero while it does
@@ -152,7 +154,7 @@ func (r *relay) stand(ctx context.Context) error {
 		return err
 	}
 	r.failing = time.Time{}
-	r.groups = make([]relayGroup, len(r.c.groups))
+	r.groups = slices.Repeat([]relayGroup{{unused: true}}, len(r.c.groups))
 	r.c.metrics.leading.Set(1)
 	r.c.log.InfoContext(ctx, "cache: this instance relays", "fence", r.fence)
 	if _, err := r.fenced(ctx, `UPDATE cache_epoch SET epoch = '', since = clock_timestamp() FROM leader
@@ -381,12 +383,16 @@ func (r *relay) resume(ctx context.Context, g int) error {
 	if err != nil {
 		return nil //nolint:nilerr // the group stays retired
 	}
+	wait := drifted(freshFor)
+	if r.groups[g].unused {
+		wait = 0
+	}
 	if err := r.record(ctx, g, epoch); err != nil {
 		return err
 	}
-	r.groups[g].markFrom = time.Now().Add(drifted(freshFor))
+	r.groups[g].markFrom = time.Now().Add(wait)
 	r.groups[g].failing = time.Time{}
-	r.c.log.InfoContext(ctx, "cache: in use", "group", g, "after", drifted(freshFor))
+	r.c.log.InfoContext(ctx, "cache: in use", "group", g, "after", wait)
 	return nil
 }
 

@@ -16,6 +16,8 @@ import (
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
 
+const patience = 30 * time.Second // on a busy machine
+
 // OpenDB returns an empty database with these migrations and the cache's, whose GORM sessions know of the cache.
 func OpenDB(t testing.TB, migrations ...db.Migration) *db.DB {
 	t.Helper()
@@ -42,8 +44,8 @@ func Deployments(t testing.TB) map[string]func(*cache.Config) {
 	}
 }
 
-// Start returns a cache that runs until the test ends, and its metrics. Configure changes the defaults. A cache that does
-// not end cleanly fails the test.
+// Start returns a cache that runs until the test ends, and its metrics, once it serves. Configure changes the defaults. A
+// cache that does not end cleanly fails the test.
 func Start(t testing.TB, d *db.DB, configure func(*cache.Config)) (*cache.Cache, *prometheus.Registry) {
 	t.Helper()
 	cfg, metrics := cache.Defaults(), prometheus.NewRegistry()
@@ -61,5 +63,30 @@ func Start(t testing.TB, d *db.DB, configure func(*cache.Config)) (*cache.Cache,
 			t.Error(err)
 		}
 	})
+	await(t, cfg, metrics)
 	return c, metrics
+}
+
+// await returns when all tiers serve: before that, a test of what is cached would test the database alone.
+func await(t testing.TB, cfg cache.Config, metrics *prometheus.Registry) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !serves(t, cfg, metrics); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the cache does not serve after %s", patience)
+		}
+	}
+}
+
+func serves(t testing.TB, cfg cache.Config, metrics *prometheus.Registry) bool {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ratios := map[string]float64{}
+	for _, f := range families {
+		ratios[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue()
+	}
+	return (cfg.Entries == 0 || ratios["strata_cache_process_leased_ratio"] == 1) &&
+		(cfg.RedisURL == "" || ratios["strata_cache_redis_believed_ratio"] == 1)
 }
