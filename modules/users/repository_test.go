@@ -72,7 +72,7 @@ func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRep
 
 func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {
 	for name, test := range map[string]func(*testing.T, *db.DB, Repository){
-		"Create": testCreate, "Update": testUpdate, "UpdateConcurrently": testUpdateConcurrently, "Delete": testDelete, "Hold": testHold,
+		"Create": testCreate, "ByEmail": testByEmail, "Update": testUpdate, "UpdateConcurrently": testUpdateConcurrently, "Delete": testDelete, "Hold": testHold,
 		"List": testList, "Query": testQuery, "Credential": testCredential, "SignedIn": testSignedIn, "Token": testToken,
 		"Import": testImport, "Transaction": testTransaction,
 	} {
@@ -129,6 +129,73 @@ func testCreate(t *testing.T, _ *db.DB, r Repository) {
 	wantError(t, "ByID of nobody", err, ErrNotFound)
 	_, err = r.ByEmail(ctx, "nobody@example.com")
 	wantError(t, "ByEmail of nobody", err, ErrNotFound)
+}
+
+// testByEmail passes addresses from one user to another.
+func testByEmail(t *testing.T, _ *db.DB, r Repository) {
+	const first, second = "ada@example.com", "lovelace@example.com"
+	want := func(what, email string, owner uuid.UUID) {
+		t.Helper()
+		for range 3 { // by then from memory, where there is one
+			u, err := r.ByEmail(t.Context(), email)
+			if owner == uuid.Nil {
+				wantError(t, what, err, ErrNotFound)
+			} else if err != nil || u.ID != owner {
+				t.Errorf("%s: %s belongs to %s, %v; want %s", what, email, u.ID, err, owner)
+			}
+		}
+	}
+	change := func(id uuid.UUID, email string) {
+		t.Helper()
+		_, err := r.Update(t.Context(), id, func(u *User) error { u.Email = email; return nil })
+		wantError(t, "change the e-mail", err, nil)
+	}
+	want("nobody's yet", first, uuid.Nil)
+	ada := mustCreate(t, r, first).ID
+	want("created", first, ada)
+	want("in capitals", strings.ToUpper(first), ada)
+	change(ada, second)
+	want("given up", first, uuid.Nil)
+	want("given up, in capitals", strings.ToUpper(first), uuid.Nil)
+	want("taken on", second, ada)
+	grace := mustCreate(t, r, first).ID
+	want("handed on", first, grace)
+	want("handed on, in capitals", strings.ToUpper(first), grace)
+	wantError(t, "delete", r.Delete(t.Context(), ada), nil)
+	want("deleted", second, uuid.Nil)
+	change(grace, strings.ToUpper(first))
+	want("written otherwise", first, grace)
+}
+
+// TestByEmailIsAnsweredFromMemory counts reads of users, which a hint leads to, in the process.
+func TestByEmailIsAnsweredFromMemory(t *testing.T) {
+	t.Parallel()
+	d := openDB(t)
+	c, metrics := cachetest.Start(t, d, func(*cache.Config) {})
+	r := NewCacheRepository(NewPostgresRepository(d), c)
+	u := mustCreate(t, r, "ada@example.com")
+	hits := func() (n float64) {
+		families, err := metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "strata_cache_reads_total" && m.GetLabel()[1].GetValue() == "process" {
+					n += m.GetCounter().GetValue()
+				}
+			}
+		}
+		return n
+	}
+	for deadline := time.Now().Add(10 * time.Second); hits() == 0; {
+		if got, err := r.ByEmail(t.Context(), u.Email); err != nil || got.ID != u.ID {
+			t.Fatalf("ByEmail: %+v, %v", got, err)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("never answered from memory")
+		}
+	}
 }
 
 func testUpdate(t *testing.T, _ *db.DB, r Repository) {
@@ -445,6 +512,6 @@ func testTransaction(t *testing.T, d *db.DB, r Repository) {
 
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err = r.ByID(canceled, u.ID)
+	_, err = r.ByID(canceled, ids.New()) // not one that is in memory
 	wantError(t, "a caller that went away", err, errs.ErrCanceled)
 }
