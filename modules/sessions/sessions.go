@@ -112,5 +112,7 @@ func hashToken(token string) (Hash, error) {
 	if len(token) != tokenLength || !strings.HasPrefix(token, tokenPrefix) {
 		return Hash{}, ErrTokenInvalid
 	}
-	return sha256.Sum256([]byte(token)), nil
+	var secret [tokenLength]byte // on the stack, where a conversion would not be
+	copy(secret[:], token)
+	return sha256.Sum256(secret[:]), nil
 }

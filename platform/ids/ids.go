@@ -4,6 +4,7 @@
 package ids
 
 import (
+	"encoding/binary"
 	"strings"
 
 	"github.com/google/uuid"
@@ -24,7 +25,22 @@ func New() uuid.UUID {
 // Format renders id as a TypeID with this prefix, such as user_01h455vb4pex5vsknk084sn02q. The prefix is a constant of
 // ours, and is not checked.
 func Format(prefix string, id uuid.UUID) string {
-	return prefix + "_" + base32.Encode(id)
+	var s [64]byte
+	return string(Append(s[:0], prefix, id))
+}
+
+// Append appends what Format returns.
+func Append(b []byte, prefix string, id uuid.UUID) []byte {
+	const digits = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford's
+	high, low := binary.BigEndian.Uint64(id[:8]), binary.BigEndian.Uint64(id[8:])
+	var suffix [26]byte
+	for i := len(suffix) - 1; i >= 0; i-- {
+		suffix[i] = digits[low&31]
+		high, low = high>>5, low>>5|high<<59
+	}
+	b = append(b, prefix...)
+	b = append(b, '_')
+	return append(b, suffix[:]...)
 }
 
 // Parse reads a TypeID that must have this prefix. Errors: ErrMalformed.

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -147,9 +148,9 @@ func (s *Server) begin(c *gin.Context) *request {
 	r.info = RequestInfo{
 		ID:        requestID(in.Header),
 		TraceID:   traceID(in),
-		IP:        c.ClientIP(),
-		UserAgent: userAgent(in.Header.Get("User-Agent")),
-		NoCache:   strings.Contains(in.Header.Get("Cache-Control"), "no-cache"),
+		IP:        s.clientIP(c),
+		UserAgent: userAgent(header(in.Header, "User-Agent")),
+		NoCache:   strings.Contains(header(in.Header, "Cache-Control"), "no-cache"),
 	}
 	r.in = *in.WithContext(r)
 	c.Request = &r.in
@@ -158,6 +159,26 @@ func (s *Server) begin(c *gin.Context) *request {
 	r.header["Cache-Control"] = noStore
 	r.header["X-Content-Type-Options"] = noSniff
 	return r
+}
+
+// header is Get for a name in canonical form, which it need not look at.
+func header(h http.Header, canonical string) string {
+	if values := h[canonical]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// clientIP is the address of the connection, or what a trusted proxy says.
+func (s *Server) clientIP(c *gin.Context) string {
+	if len(s.cfg.TrustedProxies) > 0 {
+		return c.ClientIP()
+	}
+	peer, err := netip.ParseAddrPort(c.Request.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return peer.Addr().Unmap().WithZone("").String()
 }
 
 // Header values that every response shares; net/http only reads them.
@@ -170,7 +191,7 @@ const maxRequestID = 128
 
 // requestID takes the client's id if it is short and plain enough to be logged and echoed, or makes one.
 func requestID(h http.Header) string {
-	if given := h.Get("X-Request-Id"); given != "" && len(given) <= maxRequestID && isPlain(given) {
+	if given := header(h, "X-Request-Id"); given != "" && len(given) <= maxRequestID && isPlain(given) {
 		return given
 	}
 	var b [16]byte
@@ -198,7 +219,7 @@ func traceID(in *http.Request) string {
 	if span := trace.SpanContextFromContext(in.Context()); span.IsValid() {
 		return span.TraceID().String()
 	}
-	parent := in.Header.Get("Traceparent")
+	parent := header(in.Header, "Traceparent")
 	const length = len("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 	if len(parent) < length || parent[2] != '-' || parent[35] != '-' || parent[52] != '-' || parent[:2] == "ff" {
 		return ""
