@@ -36,10 +36,8 @@ func TestRepository(t *testing.T) {
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testRepository(t, func(t *testing.T) (*db.DB, Repository) {
-				d := openDB(t)
-				return d, open(t, d)
-			})
+			d := openDB(t)
+			testRepository(t, d, open(t, d))
 		})
 	}
 }
@@ -60,7 +58,7 @@ func newSwitch(t testing.TB, d *db.DB, stage rollout.Stage, options ...func(*cac
 	})
 }
 
-func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {
+func testRepository(t *testing.T, d *db.DB, r Repository) {
 	for name, test := range map[string]func(*testing.T, *db.DB, Repository){
 		"Create": testCreate, "Expiry": testExpiry, "List": testList, "Lock": testLock, "LockAll": testLockAll,
 		"Rotate": testRotate, "Delete": testDelete, "Seen": testSeen, "SeenConcurrently": testSeenConcurrently,
@@ -68,7 +66,9 @@ func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) 
 		"KnownClient": testKnownClient, "Transaction": testTransaction,
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, r := open(t)
+			if _, err := d.SQL().ExecContext(t.Context(), `TRUNCATE sessions, sign_in_clients, sign_in_failures`); err != nil {
+				t.Fatal(err)
+			}
 			test(t, d, r)
 		})
 	}

@@ -38,10 +38,8 @@ func TestRepository(t *testing.T) {
 	for name, open := range rungs {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			testRepository(t, func(t *testing.T) (*db.DB, Repository) {
-				d := openDB(t)
-				return d, open(t, d)
-			})
+			d := openDB(t)
+			testRepository(t, d, open(t, d))
 		})
 	}
 }
@@ -70,14 +68,16 @@ func newCached(t testing.TB, d *db.DB, configure func(*cache.Config)) *SwitchRep
 	})
 }
 
-func testRepository(t *testing.T, open func(t *testing.T) (*db.DB, Repository)) {
+func testRepository(t *testing.T, d *db.DB, r Repository) {
 	for name, test := range map[string]func(*testing.T, *db.DB, Repository){
 		"Create": testCreate, "ByEmail": testByEmail, "Update": testUpdate, "UpdateConcurrently": testUpdateConcurrently, "Delete": testDelete, "Hold": testHold,
 		"List": testList, "Query": testQuery, "Credential": testCredential, "SignedIn": testSignedIn, "Token": testToken,
 		"Import": testImport, "Transaction": testTransaction,
 	} {
 		t.Run(name, func(t *testing.T) {
-			d, r := open(t)
+			if _, err := d.SQL().ExecContext(t.Context(), `TRUNCATE users CASCADE`); err != nil {
+				t.Fatal(err)
+			}
 			test(t, d, r)
 		})
 	}
