@@ -5,8 +5,8 @@ import "sync/atomic"
 // breakAfter calls in a row without an answer open the breaker. Few, because each has cost a request its timeout.
 const breakAfter = 3
 
-// breaker keeps requests from waiting for a Redis that does not answer. It costs a request one atomic load. It is closed
-// again by the background's own calls, so that no request is ever the probe.
+// breaker keeps requests from waiting for a Redis that does not answer in time. It costs a request one atomic load. It is
+// closed again by the background's own calls, so that no request is ever the probe.
 type breaker struct {
 	failures atomic.Int32
 	open     atomic.Bool
@@ -25,7 +25,7 @@ func (b *breaker) note(err error) {
 	}
 }
 
-// reset closes the breaker: a call of the background has been answered in time.
+// reset closes the breaker: a call of the background has been answered in the time that a request has.
 func (b *breaker) reset() {
 	b.failures.Store(0)
 	b.open.Store(false)

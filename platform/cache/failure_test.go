@@ -1,12 +1,15 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/strata-accounts/strata/platform/db"
@@ -196,5 +199,78 @@ func TestALoadThatPanicsLeavesNobodyWaiting(t *testing.T) {
 			}()
 			_, _ = things.Get(t.Context(), "b")
 		}()
+	}
+}
+
+func TestASlowRedisIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	server := dbtest.Redis(t)
+	s := newSetup(t, "")
+	s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+	var proxies []*proxy
+	var instances []*instance
+	for n := range 2 {
+		proxies = append(proxies, newProxy(t, server.Addr))
+		s.config.RedisURL = proxies[n].url()
+		instances = append(instances, s.start(t))
+		instances[n].warm(t, "a")
+	}
+	retired := func() (is bool) {
+		if err := s.db.SQL().QueryRowContext(t.Context(), `SELECT epoch = '' FROM cache_epoch`).Scan(&is); err != nil {
+			t.Fatal(err)
+		}
+		return is
+	}
+	for _, p := range proxies {
+		p.delay.Store(int64(100 * time.Millisecond))
+	}
+	until(t, "it is out of use", retired)
+	for n := int64(1); n < 4; n++ {
+		if err := instances[0].write(t.Context(), "a", `UPDATE things SET n = n + 1 WHERE id = $1`); err != nil {
+			t.Fatal(err)
+		}
+		wantN(t, instances[1], "a", n)
+	}
+	for _, p := range proxies {
+		p.delay.Store(0)
+	}
+	until(t, "it is in use", func() bool { return !retired() })
+	for _, i := range instances {
+		i.warm(t, "a")
+	}
+}
+
+func TestWhatAnOperatorIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	open := func(s setup) *bytes.Buffer {
+		t.Helper()
+		var log bytes.Buffer
+		c, err := Open(t.Context(), s.config, s.db, slog.New(slog.NewTextHandler(&log, nil)), prometheus.NewRegistry())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if s.config.RedisURL == "" {
+			r := newRelay(c)
+			if _, err := r.step(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(r.disconnect)
+		}
+		return &log
+	}
+	for policy, warned := range map[string]bool{"noeviction": true, "allkeys-random": true, "allkeys-lru": false, "volatile-lru": false} {
+		log := open(newSetup(t, dbtest.Redis(t, "--maxmemory-policy", policy).URL))
+		if strings.Contains(log.String(), "maxmemory-policy") != warned {
+			t.Errorf("%s: logged %q", policy, log)
+		}
+	}
+	alone := newSetup(t, "")
+	const without = "another instance is up and there is no Redis"
+	if log := open(alone); strings.Contains(log.String(), without) {
+		t.Errorf("one process: logged %q", log)
+	}
+	if log := open(alone); !strings.Contains(log.String(), without) {
+		t.Errorf("two processes: logged %q", log)
 	}
 }

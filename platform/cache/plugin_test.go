@@ -21,6 +21,10 @@ func TestPlugin(t *testing.T) {
 	i := s.start(t)
 	i.warm(t, "a b")
 	i.warm(t, "a")
+	until(t, "all has been relayed, and takes no more leases away", func() (empty bool) {
+		row := s.db.SQL().QueryRowContext(t.Context(), `SELECT NOT EXISTS (SELECT FROM cache_outbox)`)
+		return row.Scan(&empty) == nil && empty
+	})
 
 	get := func(ctx context.Context, id string, load func(tx *gorm.DB) (thing, error)) (thing, error) {
 		return i.entity(s.options, func(ctx context.Context, _ string) (thing, error) { return load(s.db.Gorm(ctx)) }).Get(ctx, id)

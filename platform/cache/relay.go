@@ -62,7 +62,8 @@ type relayGroup struct {
 	unused   bool      // it has never had an epoch, so there is no marker to outwait
 	markFrom time.Time // no marker before this
 	t0       int64     // a reading of the target's clock from before the next drain
-	failing  time.Time // since when the target has not answered; zero while it does
+	slow     bool      // the target has taken longer to answer than a request would wait
+	failing  time.Time // since when the target has not answered, or slowly; zero while it does
 }
 
 func newRelay(c *Cache) *relay {
@@ -320,8 +321,8 @@ func (r *relay) resign(ctx context.Context) error {
 	return err
 }
 
-// tend relays to one group. When the group cannot be reached for a while, or turns out to be in another epoch, its epoch
-// is retired: then rows need not be relayed, since whatever is cached is void before the group is used again. An error
+// tend relays to one group. When the group cannot be reached in time for a while, or turns out to be in another epoch, its
+// epoch is retired: then rows need not be relayed, since whatever is cached is void before the group is used again. An error
 // means that the rows must be kept.
 func (r *relay) tend(ctx context.Context, g int, names []name, everything, complete bool) error {
 	group := &r.groups[g]
@@ -338,15 +339,13 @@ func (r *relay) tend(ctx context.Context, g int, names []name, everything, compl
 	if ok && err == nil && complete {
 		ok, err = r.mark(ctx, g)
 	}
-	if err == nil {
+	if err == nil && !group.slow {
 		group.failing = time.Time{}
 	} else if group.failing.IsZero() {
 		group.failing = time.Now()
 	}
-	switch {
-	case err == nil && ok:
-		return nil
-	case err != nil && time.Since(group.failing) < retireAfter:
+	bearable := group.failing.IsZero() || time.Since(group.failing) < retireAfter
+	if bearable && (ok || err != nil) {
 		return err
 	}
 	return r.retire(ctx, g)
@@ -354,6 +353,11 @@ func (r *relay) tend(ctx context.Context, g int, names []name, everything, compl
 
 // usable reports whether anything may be cached: memory that others do not share is of no use beside them.
 func (r *relay) usable() bool { return r.c.shared != nil || r.others == 0 }
+
+// slow reports whether Redis has taken longer than a request would wait: then it is of less use than none.
+func (r *relay) slow(asked time.Time) bool {
+	return r.c.shared != nil && time.Since(asked) > r.c.shared.timeout
+}
 
 // mark renews the group's marker from before the drain, once it may have one. It reports false for another epoch.
 func (r *relay) mark(ctx context.Context, g int) (bool, error) {
@@ -363,11 +367,12 @@ func (r *relay) mark(ctx context.Context, g int) (bool, error) {
 		t0 = 0
 	}
 	faults.at("before mark")
+	asked := time.Now()
 	current, now, err := r.to.mark(ctx, g, group.epoch, t0)
 	if err != nil {
 		return false, err
 	}
-	group.t0 = now
+	group.t0, group.slow = now, r.slow(asked)
 	return current == group.epoch, nil
 }
 
@@ -379,8 +384,9 @@ func (r *relay) retire(ctx context.Context, g int) error {
 
 // resume begins an epoch in which nothing is cached, and records it. The target's absence is no error: nothing is lost.
 func (r *relay) resume(ctx context.Context, g int) error {
+	asked := time.Now()
 	epoch, err := r.to.begin(ctx, g)
-	if err != nil {
+	if err != nil || r.slow(asked) {
 		return nil //nolint:nilerr // the group stays retired
 	}
 	wait := drifted(freshFor)

@@ -49,12 +49,12 @@ func (g *group) believes(now instant) *belief {
 	return nil
 }
 
-// follow renews the lease of one group and the belief in its marker for as long as ctx lives. Where there is no
-// in-process tier it asks for no lease.
+// follow renews the lease of one group and the belief in its marker for as long as ctx lives. It asks for no lease where
+// there is no in-process tier, nor after Redis has been slow: writers elsewhere would wait for what it has to say.
 func (c *Cache) follow(ctx context.Context, g *group) error {
-	every, leases := syncEvery, true
+	every, prompt := syncEvery, true
 	if c.cfg.Entries == 0 {
-		every, leases = 2*syncEvery, false
+		every = 2 * syncEvery
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -66,11 +66,12 @@ func (c *Cache) follow(ctx context.Context, g *group) error {
 		case <-tick.C:
 		case <-g.kick:
 		}
-		c.sync(ctx, g, leases)
+		prompt = c.sync(ctx, g, prompt && c.cfg.Entries > 0)
 	}
 }
 
-func (c *Cache) sync(ctx context.Context, g *group, leases bool) {
+// sync reports whether Redis answered in the time that a request has.
+func (c *Cache) sync(ctx context.Context, g *group, leases bool) (prompt bool) {
 	g.mu.Lock()
 	from := g.at
 	g.seq++
@@ -82,21 +83,27 @@ func (c *Cache) sync(ctx context.Context, g *group, leases bool) {
 	got, err := c.shared.sync(ctx, g.index, from, seq, leases)
 	if err != nil {
 		c.metrics.syncFailures.Inc()
-		return // the lease runs out
+		return false // the lease runs out
 	}
+	prompt = clock().mono-start.mono <= c.shared.timeout
 	faults.at("after sync")
-	if breaker := c.shared.breaker(g.index); breaker.open.Load() {
+	if breaker := c.shared.breaker(g.index); prompt && breaker.open.Load() {
 		breaker.reset()
 	}
 	end := g.marker.end(got.at.epoch, start.mono, got.marker)
-	if leases {
-		c.adopt(g, from, got, start, min(end-start.mono, leaseFor))
+	if c.cfg.Entries > 0 {
+		lasts := time.Duration(0)
+		if leases {
+			lasts = min(end-start.mono, leaseFor)
+		}
+		c.adopt(g, from, got, start, lasts)
 	}
 	b := &belief{epoch: got.at.epoch, reign: got.reign}
 	b.until.extend(start, end-start.mono)
 	if before := g.belief.Swap(b); before == nil || before.epoch != b.epoch {
 		c.resubscribe()
 	}
+	return prompt
 }
 
 // adopt applies what a sync brought, and only then extends the lease, counted from before the round trip. A new epoch, a gap in

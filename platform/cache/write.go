@@ -106,7 +106,7 @@ func (c *Cache) reach(ctx context.Context, g *group, names []name) (at position,
 	if c.shared == nil {
 		return g.position(), g.lease.valid(clock()), nil
 	}
-	if c.shared.breaker(g.index).open.Load() {
+	if c.shared.breaker(g.index).open.Load() && g.believes(clock()) == nil {
 		return position{}, false, nil
 	}
 	at, live, holders, err := c.shared.invalidate(ctx, g.index, names, "", c.id)
