@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
@@ -57,16 +58,24 @@ func (r *SwitchRepository) Create(ctx context.Context, n NewSession) (Session, e
 	})
 }
 
+// underway is what Lock and LockAll touch. Who locks sessions to end them may find that another has just ended them, and
+// answers that they are dead: so they must be, also where that other one still waits for the cache.
+var underway = []string{cache.Underway(cacheKind)}
+
 // Lock implements Repository.
 func (r *SwitchRepository) Lock(ctx context.Context, id uuid.UUID) (Session, error) {
-	return rollout.Write(ctx, r.ladder, "Lock", id.String(), nil, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, "Lock", id.String(), underway, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Lock(ctx, id)
 	})
 }
 
-// LockAll implements Repository.
+// LockAll implements Repository. Where it skips some, those beyond them are surplus, of which nobody is told.
 func (r *SwitchRepository) LockAll(ctx context.Context, userID uuid.UUID, skip int) ([]Session, error) {
-	return rollout.Write(ctx, r.ladder, "LockAll", userID.String(), nil, func(ctx context.Context, rung Repository) ([]Session, error) {
+	var touches []string
+	if skip == 0 {
+		touches = underway
+	}
+	return rollout.Write(ctx, r.ladder, "LockAll", userID.String(), touches, func(ctx context.Context, rung Repository) ([]Session, error) {
 		return rung.LockAll(ctx, userID, skip)
 	})
 }

@@ -125,6 +125,27 @@ func TestTwoProcessesWithoutRedisGoWithout(t *testing.T) {
 	two.warm(t, "a") // alone again
 }
 
+// Whoever finds work done by a transaction that has not told the caches yet answers as if that had.
+func TestAWriteWaitsForOthersUnderWay(t *testing.T) {
+	t.Parallel()
+	deployments(t, func(t *testing.T, s setup) {
+		s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+		reader := s.start(t)
+		writer := reader
+		if s.config.RedisURL != "" {
+			writer = s.start(t)
+		}
+		for n := int64(1); n < 20; n++ {
+			reader.warm(t, "a")
+			s.exec(t, `UPDATE things SET n = $1`, n) // and nobody is told
+			if err := writer.Touch(t.Context(), Underway("thing")); err != nil {
+				t.Fatal(err)
+			}
+			wantN(t, reader, "a", n)
+		}
+	})
+}
+
 func TestOneTransactionPaysForOneInvalidation(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t, dbtest.Redis(t).URL)

@@ -14,7 +14,15 @@ import (
 // touched collects the names of one transaction, so that it pays for one invalidation however many services touch.
 type touched struct{ names []name }
 
-// Touch says that the transaction of ctx changes these entities (see Entity.Key). After COMMIT, and before InTx returns,
+// underwayMost bounds the changes by others that a write takes upon itself.
+const underwayMost = 1000
+
+// Underway is the key under which Touch knows the entities of a kind that others have changed in transactions whose
+// invalidation is still under way. It is for a write that finds its work done already and does not know the entity any
+// more: what it then answers must hold as if it had done that itself.
+func Underway(kind string) string { return kind + ":*" }
+
+// Touch says that the transaction of ctx changes these entities (see Entity.Key and Underway). After COMMIT, and before InTx returns,
 // they are invalidated everywhere; a transaction that is rolled back costs nothing. It may be called before or after the
 // changes. Outside a transaction it invalidates at once.
 //
@@ -59,6 +67,7 @@ func (c *Cache) invalidate(ctx context.Context, names []name) {
 		c.deleteOnly(ctx, names)
 		return
 	}
+	names, known := c.expand(ctx, names)
 	byGroup := c.split(names)
 	if len(byGroup) == 1 {
 		for g, part := range byGroup {
@@ -71,12 +80,58 @@ func (c *Cache) invalidate(ctx context.Context, names []name) {
 		}
 		all.Wait()
 	}
+	if !known {
+		time.Sleep(time.Until(committed.Add(drifted(freshFor))))
+	}
 	c.metrics.writeWait.Observe(time.Since(committed).Seconds())
+}
+
+// expand replaces what Underway stands for by the entities themselves. What is not in the outbox any more has been logged
+// by the relay, so waiting for any later entry of the log is waiting for that; "*" itself makes one in every group. It
+// reports false where it cannot tell: then nothing helps but to wait until every marker from before has run out.
+func (c *Cache) expand(ctx context.Context, names []name) (all []name, known bool) {
+	known = true
+	for _, n := range names {
+		all = append(all, n)
+		if n.id != "*" {
+			continue
+		}
+		found, err := c.outbox(ctx, n.kind)
+		known = known && err == nil && len(found) < underwayMost
+		all = append(all, found...)
+	}
+	return all, known
+}
+
+// outbox returns the entities of a kind that the relay has yet to invalidate.
+func (c *Cache) outbox(ctx context.Context, kind string) (found []name, err error) {
+	ctx, cancel := context.WithTimeout(ctx, sqlTimeout)
+	defer cancel()
+	rows, err := c.db.Querier(ctx).QueryContext(ctx,
+		`SELECT DISTINCT name FROM cache_outbox WHERE starts_with(name, $1) LIMIT $2`, kind+":", underwayMost)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		found = append(found, parseName(key))
+	}
+	return found, rows.Err()
 }
 
 func (c *Cache) split(names []name) map[int][]name {
 	byGroup := make(map[int][]name, 1)
 	for _, n := range names {
+		if n.id == "*" {
+			for g := range c.groups {
+				byGroup[g] = append(byGroup[g], n)
+			}
+			continue
+		}
 		g := c.group(n).index
 		byGroup[g] = append(byGroup[g], n)
 	}
