@@ -51,7 +51,6 @@ type session struct {
 	check   []byte // request
 
 	using    sync.Mutex   // by one writer at a time
-	rotating bool         // its token is about to change; guarded by account.mu
 	open     atomic.Bool  // the session is there to be read
 	enders   atomic.Int32 // writes that have ended it, or may have
 	deadFrom atomic.Int64 // an instant from when on no read may find it alive; 0: none
@@ -167,20 +166,6 @@ func endOne(s *session) *ending {
 	return &ending{certain: []*session{s}}
 }
 
-// rotate begins to give a session another token. It returns nil while all sessions are being ended.
-//
-// The token of a session that is rotated and ended at the same time may be dead by the rotation, and then only binds
-// readers when that is acknowledged.
-func (a *account) rotate(s *session) *ending {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.enders > 0 {
-		return nil
-	}
-	s.rotating = true
-	return endOne(s)
-}
-
 func (a *account) endAll() *ending {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -188,7 +173,7 @@ func (a *account) endAll() *ending {
 	e := &ending{account: a}
 	for s := range a.all {
 		s.enders.Add(1)
-		if s.open.Load() && !s.rotating {
+		if s.open.Load() {
 			e.certain = append(e.certain, s)
 		} else {
 			e.possible = append(e.possible, s)
@@ -215,13 +200,6 @@ func (e *ending) end(o outcome, grace time.Duration) {
 			s.enders.Add(-1)
 		}
 	}
-}
-
-// stay says that a session which was to be rotated has kept its token.
-func (s *session) stay() {
-	s.account.mu.Lock()
-	defer s.account.mu.Unlock()
-	s.rotating = false
 }
 
 // deadAfter says that no read that begins so much later may find the session alive.

@@ -180,17 +180,10 @@ func (w *writer) rotate(a *account) {
 		return
 	}
 	defer old.using.Unlock()
-	e := a.rotate(old)
-	if e == nil {
-		return
-	}
 	next := a.expect()
-	answer, o := w.settle(e, request("POST", "/v1/sessions/current/rotate", old.token, "", ""))
+	answer, o := w.settle(endOne(old), request("POST", "/v1/sessions/current/rotate", old.token, "", ""))
 	_, token, ok := bytes.Cut(answer.body, []byte(`"token":"`))
 	token, _, _ = bytes.Cut(token, []byte(`"`))
-	if o == refused || o == undone {
-		old.stay()
-	}
 	if o != applied || !ok {
 		return
 	}
