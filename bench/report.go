@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -65,6 +66,7 @@ type report struct {
 	Go          string        `json:"go"`
 	CPU         string        `json:"cpu"`
 	Cores       int           `json:"cores"`
+	Busy        float64       `json:"load_before"` // the machine's load average of a minute before the first row
 	Connections int           `json:"connections"`
 	Rounds      int           `json:"rounds"`
 	Window      time.Duration `json:"window_ns"`
@@ -74,6 +76,7 @@ type report struct {
 func newReport(o options) *report {
 	return &report{
 		At: time.Now().UTC().Truncate(time.Second), Go: runtime.Version(), CPU: processor(), Cores: runtime.NumCPU(),
+		Busy:        loadAverage(),
 		Connections: o.connections, Rounds: o.rounds, Window: o.window,
 	}
 }
@@ -84,6 +87,14 @@ func processor() string {
 	_, after, _ := strings.Cut(string(info), "model name")
 	name, _, _ := strings.Cut(after, "\n")
 	return strings.Trim(name, "\t :")
+}
+
+// loadAverage is that of the last minute as Linux gives it.
+func loadAverage() float64 {
+	text, _ := os.ReadFile("/proc/loadavg") // without it, none
+	first, _, _ := strings.Cut(string(text), " ")
+	load, _ := strconv.ParseFloat(first, 64)
+	return load
 }
 
 func (r *report) missed() bool {
@@ -137,8 +148,9 @@ func quote(page, table string) error {
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s, %d cores (%s); %d connections, %d rounds of %s. Ranges are lowest to highest round.\n\n",
-		r.At.Format(time.DateOnly), r.Go, r.Cores, r.CPU, r.Connections, r.Rounds, r.Window)
+	fmt.Fprintf(&b, "%s, %s, %d cores (%s), load average %s before; %d connections, %d rounds of %s. "+
+		"Ranges are lowest to highest round.\n\n",
+		r.At.Format(time.DateOnly), r.Go, r.Cores, r.CPU, number(r.Busy), r.Connections, r.Rounds, r.Window)
 	b.WriteString("| call | stage | against | found | range | target | met |\n|---|---|---|---|---|---|---|\n")
 	for _, res := range r.Results {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s %s | %s–%s | %s | %s |\n", code(res.Call), res.Stage, res.Against, number(res.Figure.Median),
