@@ -25,8 +25,14 @@ func (b *breaker) note(err error) {
 	}
 }
 
-// reset closes the breaker: a call of the background has been answered in the time that a request has.
-func (b *breaker) reset() {
-	b.failures.Store(0)
-	b.open.Store(false)
+// probed opens the breaker where a call of the background has taken longer than a request would wait, and closes it when
+// one has been answered in time.
+func (b *breaker) probed(answered, inTime bool) {
+	switch {
+	case !inTime:
+		b.open.Store(true)
+	case answered && b.open.Load():
+		b.failures.Store(0)
+		b.open.Store(false)
+	}
 }

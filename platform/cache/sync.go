@@ -81,15 +81,13 @@ func (c *Cache) sync(ctx context.Context, g *group, leases bool) (prompt bool) {
 	faults.at("before sync")
 	start := clock()
 	got, err := c.shared.sync(ctx, g.index, from, seq, leases)
+	prompt = clock().mono-start.mono <= c.shared.timeout
+	c.shared.breaker(g.index).probed(err == nil, prompt)
 	if err != nil {
 		c.metrics.syncFailures.Inc()
 		return false // the lease runs out
 	}
-	prompt = clock().mono-start.mono <= c.shared.timeout
 	faults.at("after sync")
-	if breaker := c.shared.breaker(g.index); prompt && breaker.open.Load() {
-		breaker.reset()
-	}
 	end := g.marker.end(got.at.epoch, start.mono, got.marker)
 	if c.cfg.Entries > 0 {
 		lasts := time.Duration(0)
