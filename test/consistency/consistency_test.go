@@ -36,8 +36,7 @@ func TestConsistency(t *testing.T) {
 	reads := number(t, "CONSISTENCY_READS", 0)
 	if reads == 0 {
 		t.Parallel()
-		rows := table{run(t, brief, 0, seed, briefTime, 1)}
-		rows.print(t)
+		run(t, brief, 0, seed, briefTime, 1)
 		return
 	}
 	var rows table
@@ -94,6 +93,7 @@ func run(t *testing.T, f fault, n int, seed uint64, d time.Duration, reads uint6
 		}
 	}
 	r.hits = w.tally().since(before)
+	table{r}.print(t)
 	if r.stale.Load() > 0 || r.older.Load() > 0 || r.wrong.Load() > 0 {
 		t.Errorf("%d strict and %d bounded reads were older than they may be, by %s at most; %d other violations",
 			r.stale.Load(), r.older.Load(), time.Duration(r.worst.Load()), r.wrong.Load())
