@@ -174,12 +174,17 @@ func (f *figures) markdown(r result, subject string) string {
 		millis(f.P50), millis(f.P99), micros(f.CPU), micros(f.Postgres), f.Allocations)
 }
 
+// code sets a call's method and path in a fixed-width font, and nothing else.
 func code(call string) string {
-	name, rest, found := strings.Cut(call, " (")
-	if found {
-		rest = " (" + rest
+	method, rest, _ := strings.Cut(call, " ")
+	if method != strings.ToUpper(method) || rest == "" || rest[0] != '/' {
+		return call
 	}
-	return "`" + name + "`" + rest
+	path, note, noted := strings.Cut(rest, " ")
+	if noted {
+		note = " " + note
+	}
+	return "`" + method + " " + path + "`" + note
 }
 
 // number renders a figure with the digits that mean something.

@@ -7,9 +7,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// importSQL creates the users of a batch whose e-mail addresses nobody has, with their credentials, and returns which
-// those are by their place in the batch. Each column is an array: one round trip and few parameters for a thousand users.
-// Both rungs run it.
+// importSQL creates the users of a batch whose e-mail addresses nobody has, with their credentials, and returns the others
+// by their place in the batch: most often there are none. Each column is an array: one round trip and few parameters for
+// a thousand users. Both rungs run it.
 const importSQL = `
 	WITH given AS (
 		SELECT * FROM unnest($1::uuid[], $2::text[], $3::bool[], $4::text[], $5::text[], $6::json[], $7::text[])
@@ -22,7 +22,7 @@ const importSQL = `
 		INSERT INTO user_credentials (user_id, hash)
 		SELECT id, hash FROM given JOIN created USING (id) WHERE hash <> ''
 	)
-	SELECT n, id FROM given JOIN created USING (id)`
+	SELECT n, id FROM given WHERE id NOT IN (SELECT id FROM created)`
 
 // knownSQL returns by whom e-mail addresses are taken, by their place in the array.
 const knownSQL = `
@@ -34,10 +34,13 @@ type queryFunc func(statement string, args ...any) (*sql.Rows, error)
 // runImport imports a batch in the transaction that query runs its statements in.
 func runImport(batch []ImportUser, query queryFunc) ([]Imported, error) {
 	results := make([]Imported, len(batch))
-	created := 0
-	err := eachNumbered(query, func(n int, id uuid.UUID) {
-		results[n] = Imported{ID: id, Created: true}
-		created++
+	for i := range batch {
+		results[i] = Imported{ID: batch[i].User.ID, Created: true}
+	}
+	created := len(batch)
+	err := eachNumbered(query, func(n int, _ uuid.UUID) {
+		results[n] = Imported{}
+		created--
 	}, importSQL,
 		column(batch, func(u *ImportUser) uuid.UUID { return u.User.ID }),
 		column(batch, func(u *ImportUser) string { return u.User.Email }),
