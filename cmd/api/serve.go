@@ -30,6 +30,7 @@ var errPostgresDied = errors.New("the local PostgreSQL has ended and does not st
 
 // serve runs the server until ctx ends; then it lets requests finish, ends the jobs, and stops PostgreSQL if it is ours.
 func serve(ctx context.Context, cfg *config, log *slog.Logger, out io.Writer) (err error) {
+	spaceCollections()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	key, err := firstKey(cfg)

@@ -82,7 +82,8 @@ func (s *Server) recovered(c *gin.Context, req *request, v any) bool {
 // are left out: either may hold what must not be logged, such as e-mail addresses. Probes and scrapes of the admin
 // listener are logged at debug level.
 func (s *Server) record(c *gin.Context, req *request, api *API, took time.Duration) {
-	status, route, level := c.Writer.Status(), "", slog.LevelInfo
+	var route string
+	status, level := c.Writer.Status(), slog.LevelInfo
 	if req.route != nil && status == req.route.status {
 		route = req.route.op.Path
 		req.route.succeeded().Observe(took.Seconds())
