@@ -48,21 +48,21 @@ type Entity[T any] struct {
 	flights flights[T]
 
 	shape   string // of what Redis holds
-	decode  func(id string, body []byte) (T, error)
+	decode  func(id, packed string) (T, error)
 	plugged bool // the load's query fills Redis, through Plugin
 
 	leads func(T) string
 	led   *lru.Cache[string, name]
 }
 
-// For declares a kind, such as "user", of which Redis holds the JSON form of T. The kind must be the one that the
+// For declares a kind, such as "user", of which Redis holds the members of T. The kind must be the one that the
 // table's trigger notes, and hold no colon.
 func For[T any](c *Cache, kind string, opts Options, load Load[T]) *Entity[T] {
 	return declare(c, kind, opts, load, func(_ string, value T) T { return value })
 }
 
 // Rows is For where the load is one GORM query that takes a Row, which may be a slice, and makes a T of it with from.
-// Redis then holds the JSON form of what the query has found: Plugin stores it there.
+// Redis then holds the members of what the query has found: Plugin stores it there.
 func Rows[T, Row any](c *Cache, kind string, opts Options, load Load[T], from func(id string, row Row) T) *Entity[T] {
 	e := declare(c, kind, opts, load, from)
 	e.plugged = true
@@ -75,9 +75,9 @@ func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], f
 	}
 	return &Entity[T]{
 		c: c, kind: kind, opts: opts, load: load, stats: c.metrics.kind(kind), shape: shape(reflect.TypeFor[Stored]()),
-		decode: func(id string, body []byte) (value T, err error) {
+		decode: func(id, packed string) (value T, err error) {
 			var stored Stored
-			if err := decodeInto(body, &stored); err != nil {
+			if err := unpack(packed, reflect.ValueOf(&stored)); err != nil {
 				return value, err
 			}
 			return from(id, stored), nil

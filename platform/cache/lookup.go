@@ -20,7 +20,7 @@ type claim struct {
 
 // A found value as it lies in Redis.
 type found struct {
-	body    []byte // the encoded value; empty where missing
+	body    string // the shape and the packed value; empty where missing
 	missing bool
 	born    time.Time // by the clock of the instance that filled it
 }
@@ -111,11 +111,11 @@ func reigns(info, reign string) bool {
 // judge says what is stored under a key; none where that is of another epoch, or the server would not say. The lease may
 // be the caller's own, where the client has had to send it twice.
 func judge(cmd *redis.StringCmd, epoch, lease string) answer {
-	stored, err := cmd.Bytes()
+	stored, err := cmd.Result()
 	switch {
-	case errors.Is(err, redis.Nil) || string(stored) == lease:
+	case errors.Is(err, redis.Nil) || stored == lease:
 		return answer{outcome: outcomeLeased}
-	case err != nil || len(stored) <= epochLen || string(stored[1:epochLen+1]) != epoch:
+	case err != nil || len(stored) <= epochLen || stored[1:epochLen+1] != epoch:
 		return answer{}
 	case stored[0] == 'L':
 		return answer{outcome: outcomeBusy}
@@ -124,11 +124,11 @@ func judge(cmd *redis.StringCmd, epoch, lease string) answer {
 }
 
 // hit takes a stored value apart.
-func hit(stored []byte) answer {
+func hit(stored string) answer {
 	if len(stored) < valueHeader || stored[0] != 'V' {
 		return answer{}
 	}
-	born, _ := strconv.ParseInt(string(stored[valueHeader-8:valueHeader]), 16, 64)
+	born, _ := strconv.ParseInt(stored[valueHeader-8:valueHeader], 16, 64)
 	return answer{outcome: outcomeHit, found: found{
 		missing: stored[epochLen+1] == absent, body: stored[valueHeader:], born: time.Unix(born, 0),
 	}}
@@ -141,7 +141,7 @@ func (s *shared) readByScript(ctx context.Context, c claim, token string) answer
 	case err != nil || reply == "":
 		return answer{outcome: outcomeDown}
 	case reply[0] == 'V' && len(reply) > epochLen && reply[1:epochLen+1] == c.epoch:
-		return hit([]byte(reply))
+		return hit(reply)
 	case reply[0] == 'L':
 		c.epoch, c.lease = reply[1:], reply+token
 		return answer{outcome: outcomeLeased, claim: c}

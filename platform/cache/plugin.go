@@ -58,7 +58,7 @@ func (cacher) Get(ctx context.Context, _ string, q *caches.Query[any]) (*caches.
 	case missing:
 		return nil, gorm.ErrRecordNotFound // the plugin adds it to the statement, and GORM asks PostgreSQL no more
 	}
-	if decodeInto(body, q.Dest) != nil {
+	if unpack(body, reflect.ValueOf(q.Dest)) != nil {
 		r.hit = false
 		return nil, nil //nolint:nilerr,nilnil // as above
 	}

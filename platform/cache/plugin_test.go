@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
+	"reflect"
 	"testing"
 	"time"
 
@@ -62,7 +63,11 @@ func TestPlugin(t *testing.T) {
 			}
 		}
 		got, err := get(t.Context(), "e", func(tx *gorm.DB) (got thing, err error) {
-			fill(append([]byte(i.things.shape), `{"ID":"e","N":77}`...), false)
+			packed, err := pack([]byte(i.things.shape), reflect.ValueOf(thing{ID: "e", N: 77}))
+			if err != nil {
+				return got, err
+			}
+			fill(packed, false)
 			res := tx.Take(&got, "id = ?", "e")
 			if res.RowsAffected != 1 {
 				t.Errorf("%d rows", res.RowsAffected)

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"reflect"
@@ -34,17 +33,17 @@ type read struct {
 }
 
 // ask asks Redis once. It reports false where there is nothing to be believed; then the claim may allow a fill.
-func (r *read) ask(ctx context.Context) (body []byte, missing, ok bool) {
+func (r *read) ask(ctx context.Context) (body string, missing, ok bool) {
 	r.busy = false
 	g := r.c.group(r.name)
 	if r.c.shared.breaker(g.index).open.Load() {
 		r.stats.bypassBreaker.Inc()
-		return nil, false, false
+		return "", false, false
 	}
 	b := g.believes(clock())
 	if b == nil {
 		r.stats.bypassStale.Inc()
-		return nil, false, false
+		return "", false, false
 	}
 	a := r.lookup(ctx, b)
 	switch a.outcome {
@@ -60,11 +59,11 @@ func (r *read) ask(ctx context.Context) (body []byte, missing, ok bool) {
 		r.claim = a.claim
 	case outcomeNone: // neither to be believed nor to be filled
 	}
-	return nil, false, false
+	return "", false, false
 }
 
 // askAgain asks some more times if another reader was filling the key.
-func (r *read) askAgain(ctx context.Context) (body []byte, missing, ok bool) {
+func (r *read) askAgain(ctx context.Context) (body string, missing, ok bool) {
 	for try := 0; r.busy; try++ {
 		if try == busyRetries {
 			r.busy = false
@@ -76,13 +75,13 @@ func (r *read) askAgain(ctx context.Context) (body []byte, missing, ok bool) {
 			return body, missing, true
 		}
 	}
-	return nil, false, false
+	return "", false, false
 }
 
-func (r *read) accept(f found) (body []byte, missing, ok bool) {
+func (r *read) accept(f found) (body string, missing, ok bool) {
 	if !f.missing {
-		if len(f.body) < len(r.shape) || string(f.body[:len(r.shape)]) != r.shape {
-			return nil, false, false // of another version of the program
+		if len(f.body) < len(r.shape) || f.body[:len(r.shape)] != r.shape {
+			return "", false, false // of another version of the program
 		}
 		f.body = f.body[len(r.shape):]
 	}
@@ -98,12 +97,11 @@ func (r *read) fill(ctx context.Context, value any, missing bool) {
 	}
 	var body []byte
 	if !missing {
-		encoded, err := encode(value)
-		if err != nil {
+		var err error
+		if body, err = pack([]byte(r.shape), reflect.Indirect(reflect.ValueOf(value))); err != nil {
 			r.release(ctx) // not cacheable
 			return
 		}
-		body = append([]byte(r.shape), encoded...)
 	}
 	claim := r.claim
 	r.claim.lease = ""
@@ -124,10 +122,6 @@ func (r *read) release(ctx context.Context) {
 	}
 }
 
-func encode(value any) ([]byte, error) { return json.Marshal(value) }
-
-func decodeInto(body []byte, value any) error { return json.Unmarshal(body, value) }
-
 // shape identifies a type by its members' names, types and tags, so that a program never decodes what another version
 // encoded.
 func shape(t reflect.Type) string {
@@ -136,7 +130,7 @@ func shape(t reflect.Type) string {
 		return s
 	}
 	h := fnv.New32a()
-	writeShape(h, t, 6)
+	writeShape(h, t, 10)
 	s := fmt.Sprintf("%08x", h.Sum32())
 	shapes.Store(t, s)
 	return s
@@ -145,7 +139,7 @@ func shape(t reflect.Type) string {
 var shapes sync.Map // reflect.Type -> string
 
 func writeShape(w interface{ Write([]byte) (int, error) }, t reflect.Type, depth int) {
-	_, _ = fmt.Fprintf(w, "%s;", t)
+	_, _ = fmt.Fprintf(w, "%s %s;", t, t.Kind())
 	if depth == 0 {
 		return
 	}
