@@ -1,27 +1,61 @@
 package sessions
 
 import (
+	"context"
 	"testing"
 
+	"github.com/google/uuid"
+
+	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/cache/cachetest"
 	"github.com/strata-accounts/strata/platform/ids"
 )
 
-// BenchmarkByToken is what finding a session costs: on the rung that asks PostgreSQL, and where the process remembers it.
 func BenchmarkByToken(b *testing.B) {
 	d := openDB(b)
-	cached := newInstance(b, d)
-	s := mustCreate(b, cached, ids.New())
-	cached.warm(b, s)
-	for name, r := range map[string]Repository{"postgres": NewPostgresRepository(d), "process": cached} {
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := r.ByToken(b.Context(), s.TokenHash); err != nil {
-					b.Fatal(err)
-				}
+	postgres := NewPostgresRepository(d)
+	s := mustCreate(b, postgres, ids.New())
+	cachetest.Benchmark(b, d, func(c *cache.Cache) cachetest.Read {
+		cached := NewCacheRepository(postgres, c, userKey)
+		read := func(r Reader) func(ctx context.Context) error {
+			return func(ctx context.Context) error {
+				_, err := r.ByToken(ctx, s.TokenHash)
+				return err
 			}
-		})
+		}
+		return cachetest.Read{Key: cacheKey(s.TokenHash), Cached: read(cached), Postgres: read(postgres)}
+	})
+}
+
+// BenchmarkVerify finds a session by its token, and whether its user is active: what each request of an application asks.
+// The user stands for one of the users module, and costs PostgreSQL nothing.
+func BenchmarkVerify(b *testing.B) {
+	type user struct {
+		ID     uuid.UUID
+		Email  string
+		Status string
 	}
+	d := openDB(b)
+	postgres := NewPostgresRepository(d)
+	s := mustCreate(b, postgres, ids.New())
+	cachetest.Benchmark(b, d, func(c *cache.Cache) cachetest.Read {
+		sessions := NewCacheRepository(postgres, c, userKey)
+		users := cache.For(c, "user", cache.Options{}, cache.ByUUID(func(_ context.Context, id uuid.UUID) (user, error) {
+			return user{id, "ada@example.com", "active"}, nil
+		}))
+		verify := func(ctx context.Context) error {
+			ctx = cache.Together(ctx)
+			found, err := sessions.ByToken(ctx, s.TokenHash)
+			if err == nil {
+				_, err = users.Get(ctx, found.UserID.String())
+			}
+			return err
+		}
+		return cachetest.Read{Key: cacheKey(s.TokenHash), Cached: verify, Postgres: func(ctx context.Context) error {
+			_, err := postgres.ByToken(ctx, s.TokenHash)
+			return err
+		}}
+	})
 }
 
 // BenchmarkNote is what noting the use of a session costs its request.

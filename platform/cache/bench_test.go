@@ -13,38 +13,13 @@ import (
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/strata-accounts/strata/internal/benchtest"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
 
-// Each benchmark has its floor beside it, the least that any code could do for the same answer, and takes turns with it,
-// so that whatever else the machine does slows both:
+// Each benchmark has its floor beside it (internal/benchtest). Those of the modules' entities are with the modules.
 //
-//	go test -run '^$' -bench . ./platform/cache
-//
-// reports the medians of both, and x-floor, how many times the floor's it is.
-func beside(b *testing.B, floor, one func(n int)) {
-	b.Helper()
-	took := [2][]time.Duration{}
-	n := 0
-	for b.Loop() {
-		for which, f := range [2]func(int){floor, one} {
-			start := time.Now()
-			f(n)
-			took[which] = append(took[which], time.Since(start))
-		}
-		n++
-	}
-	allocs := testing.AllocsPerRun(10, func() { one(n) })
-	median := func(which int) float64 {
-		slices.Sort(took[which])
-		return float64(took[which][len(took[which])/2])
-	}
-	b.ReportMetric(median(1), "ns/op")
-	b.ReportMetric(median(0), "floor-ns/op")
-	b.ReportMetric(median(1)/median(0), "x-floor")
-	b.ReportAllocs()
-	b.ReportMetric(allocs, "allocs/op")
-}
+//	go test -run '^$' -bench . ./platform/cache ./modules/...
 
 func BenchmarkHitInProcess(b *testing.B) {
 	s := newSetup(b, dbtest.Redis(b).URL)
@@ -68,15 +43,7 @@ func BenchmarkHitInProcess(b *testing.B) {
 		}
 	}
 	b.Run("one reader", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			get()
-		}
-	})
-	b.Run("one reader, floor: map with TTL", func(b *testing.B) {
-		for b.Loop() {
-			floor()
-		}
+		benchtest.Pair{Floor: floor, One: get, Times: 1000}.Run(b)
 	})
 	b.Run("many readers", func(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) {
@@ -106,14 +73,12 @@ func BenchmarkHitInRedis(b *testing.B) {
 	if !ok {
 		b.Fatal("not a client of one server")
 	}
-	get := func(id string) func(int) {
-		key := i.shared.entityKey(0, name{"thing", id})
-		return func(int) {
-			ctx, cancel := context.WithTimeout(b.Context(), time.Second)
-			defer cancel()
-			if err := bare.Get(ctx, key).Err(); err != nil {
-				b.Fatal(err)
-			}
+	key := i.shared.entityKey(0, name{"thing", "a"})
+	get := func() {
+		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
+		defer cancel()
+		if err := bare.Get(ctx, key).Err(); err != nil {
+			b.Fatal(err)
 		}
 	}
 	read := func(ctx context.Context, id string) {
@@ -123,18 +88,18 @@ func BenchmarkHitInRedis(b *testing.B) {
 	}
 	b.Run("one", func(b *testing.B) {
 		misses := i.misses()
-		beside(b, get("a"), func(int) { read(b.Context(), "a") })
+		benchtest.Pair{Floor: get, One: func() { read(b.Context(), "a") }}.Run(b)
 		if i.misses() > misses+b.N/100 {
 			b.Errorf("%d misses", i.misses()-misses)
 		}
 	})
 	i.things.Leads(func(thing) string { return i.things.Key("b") })
 	b.Run("two that lead to one another", func(b *testing.B) {
-		beside(b, get("a"), func(int) {
+		benchtest.Pair{Floor: get, One: func() {
 			ctx := Together(b.Context())
 			read(ctx, "a")
 			read(ctx, "b")
-		})
+		}}.Run(b)
 	})
 }
 
@@ -145,29 +110,36 @@ func BenchmarkMiss(b *testing.B) {
 	s.exec(b, `INSERT INTO things (id) SELECT g::text FROM generate_series(0, $1) g`, rows)
 	i := s.start(b)
 	i.warm(b, "0")
-	var next int
-	miss := func(int) {
-		next = (next + 1) % rows
-		if _, err := i.get(b.Context(), strconv.Itoa(next)); err != nil {
-			b.Fatal(err)
-		}
+	n := 0
+	p := benchtest.Pair{
+		One: func() {
+			if _, err := i.get(b.Context(), strconv.Itoa(n)); err != nil {
+				b.Fatal(err)
+			}
+		},
+		Before: func() {
+			n = (n + 1) % rows
+			time.Sleep(500 * time.Microsecond) // the fill of the turn before, which nobody waits for
+		},
 	}
 	b.Run("beside the load", func(b *testing.B) {
-		beside(b, func(n int) {
+		p.Floor = func() {
 			if _, err := i.load(b.Context(), strconv.Itoa(n)); err != nil {
 				b.Fatal(err)
 			}
-		}, miss)
+		}
+		p.Run(b)
 	})
 	b.Run("beside pgx", func(b *testing.B) {
 		conn := s.connect(b)
-		beside(b, func(n int) {
+		p.Floor = func() {
 			var got thing
 			row := conn.QueryRow(b.Context(), `SELECT id, n, poison FROM things WHERE id = $1`, strconv.Itoa(n))
 			if err := row.Scan(&got.ID, &got.N, &got.Poison); err != nil {
 				b.Fatal(err)
 			}
-		}, miss)
+		}
+		p.Run(b)
 	})
 }
 
@@ -203,39 +175,47 @@ func BenchmarkWrite(b *testing.B) {
 	}
 	i.warm(b, "0")
 	const update = `UPDATE things SET n = n + 1 WHERE id = $1`
-	bare := func(n int) {
-		err := s.db.InTx(b.Context(), func(ctx context.Context) error {
-			_, err := s.db.Querier(ctx).ExecContext(ctx, update, strconv.Itoa(n%100))
-			return err
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
-	write := func(n int) {
-		if err := i.write(b.Context(), strconv.Itoa(n%100), update); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.Run("beside the transaction", func(b *testing.B) { beside(b, bare, write) })
-	b.Run("the acknowledgement alone, beside a bare script", func(b *testing.B) {
-		beside(b, func(int) {
-			if _, _, _, err := i.shared.invalidate(b.Context(), 0, []name{{"thing", "0"}}, "", i.id); err != nil {
-				b.Fatal(err)
-			}
-		}, func(int) { i.invalidate(b.Context(), []name{{"thing", "0"}}) })
-	})
-	b.Run("the transaction with the trigger, beside one without", func(b *testing.B) {
-		s.exec(b, `CREATE TABLE plain (LIKE things INCLUDING ALL)`)
-		s.exec(b, `INSERT INTO plain SELECT * FROM things`)
-		beside(b, func(n int) {
+	change := func(statement string) func() {
+		n := 0
+		return func() {
+			n++
 			err := s.db.InTx(b.Context(), func(ctx context.Context) error {
-				_, err := s.db.Querier(ctx).ExecContext(ctx, `UPDATE plain SET n = n + 1 WHERE id = $1`, strconv.Itoa(n%100))
+				_, err := s.db.Querier(ctx).ExecContext(ctx, statement, strconv.Itoa(n%100))
 				return err
 			})
 			if err != nil {
 				b.Fatal(err)
 			}
-		}, bare)
+		}
+	}
+	b.Run("beside the transaction", func(b *testing.B) {
+		n := 0
+		benchtest.Pair{Floor: change(update), One: func() {
+			n++
+			if err := i.write(b.Context(), strconv.Itoa(n%100), update); err != nil {
+				b.Fatal(err)
+			}
+		}}.Run(b)
+	})
+	b.Run("the transaction beside one without the trigger", func(b *testing.B) {
+		s.exec(b, `CREATE TABLE plain (LIKE things INCLUDING ALL)`)
+		s.exec(b, `INSERT INTO plain SELECT * FROM things`)
+		benchtest.Pair{Floor: change(`UPDATE plain SET n = n + 1 WHERE id = $1`), One: change(update)}.Run(b)
+	})
+	b.Run("the acknowledgements", func(b *testing.B) { // ns/op is what is waited for after the script
+		var waited []time.Duration
+		for n := 0; b.Loop(); n++ {
+			at, _, holders, err := i.shared.invalidate(b.Context(), 0, []name{{"thing", strconv.Itoa(n % 100)}}, "", i.id)
+			if err != nil || len(holders) != 3 {
+				b.Fatal(len(holders), err)
+			}
+			start := time.Now()
+			i.awaitHolders(b.Context(), i.groups[0], at, holders)
+			waited = append(waited, time.Since(start))
+		}
+		slices.Sort(waited)
+		for _, p := range []int{50, 99} {
+			b.ReportMetric(float64(waited[len(waited)*p/100].Microseconds())/1000, fmt.Sprintf("ms-p%d", p))
+		}
 	})
 }
