@@ -30,7 +30,7 @@ func TestLookup(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newSetup(t, dbtest.Redis(t, "--maxmemory-policy", "noeviction").URL)
-			s.config.Entries = 0
+			s.config.Entries, s.config.RedisTimeout = 0, controlTimeout
 			s.exec(t, `INSERT INTO things (id) VALUES ('a'), ('b')`)
 			i := s.start(t)
 			i.warm(t, "a")

@@ -12,7 +12,7 @@ func TestTogether(t *testing.T) {
 	t.Parallel()
 	server := dbtest.Redis(t)
 	s := newSetup(t, server.URL)
-	s.config.Entries = 0
+	s.config.Entries, s.config.RedisTimeout = 0, controlTimeout
 	s.exec(t, `INSERT INTO things (id, n) VALUES ('a', 1), ('b', 2), ('c', 3)`)
 	i := s.start(t)
 	leads := "b"
