@@ -149,15 +149,15 @@ func TestASuspendedProcessHasLostItsLease(t *testing.T) {
 func TestASuspendedProcessAloneHasLostItsLease(t *testing.T) {
 	g := newGroup(0)
 	g.at.epoch = "epoch"
-	m := &memory{c: &Cache{groups: []*group{g}}}
-	_, t0, _ := m.mark(t.Context(), 0, "epoch", 0)
-	asked := m.asked
-	if _, t0, _ = m.mark(t.Context(), 0, "epoch", t0); !g.lease.valid(asked) {
+	asked := instant{mono: time.Minute, wall: clock().wall}
+	m := &memory{c: &Cache{groups: []*group{g}}, asked: asked}
+	t0 := asked.mono.Milliseconds()
+	if _, _, _ = m.mark(t.Context(), 0, "epoch", t0); !g.lease.valid(asked) {
 		t.Fatal("no lease")
 	}
 	g.lease.revoke()
-	m.asked.wall -= int64(time.Hour) // the drain that t0 stands for was so long ago, and only this clock noticed
-	if _, _, _ = m.mark(t.Context(), 0, "epoch", t0); g.lease.valid(clock()) {
+	m.asked = instant{mono: asked.mono, wall: asked.wall - int64(time.Hour)} // only this clock noticed how long ago the drain was
+	if _, _, _ = m.mark(t.Context(), 0, "epoch", t0); g.lease.valid(asked) {
 		t.Error("the marker outlives the suspension")
 	}
 }
