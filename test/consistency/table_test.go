@@ -22,6 +22,14 @@ type row struct {
 
 type table []*row
 
+// strict returns how many reads of strict kinds there are in all.
+func (rows table) strict() (n uint64) {
+	for _, r := range rows {
+		n += uint64(r.counts.strict.Load())
+	}
+	return n
+}
+
 func (rows table) print(t *testing.T) {
 	t.Helper()
 	var out strings.Builder
