@@ -259,10 +259,29 @@ func (in *listInput) filter() Filter {
 
 type listOutput struct {
 	web.PageHeaders
-	Body struct {
-		Users      []user  `json:"users" nullable:"false"`
-		NextCursor *string `json:"next_cursor" nullable:"true" doc:"For the next page; null on the last."`
+	Body listOutputBody
+}
+
+type listOutputBody struct {
+	Users      []user  `json:"users" nullable:"false"`
+	NextCursor *string `json:"next_cursor" nullable:"true" doc:"For the next page; null on the last."`
+}
+
+// AppendJSON implements web.JSONAppender.
+func (v listOutputBody) AppendJSON(b []byte) []byte {
+	b = append(b, `{"users":[`...)
+	for i, u := range v.Users {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = u.AppendJSON(b)
 	}
+	b = append(b, `],"next_cursor":`...)
+	if v.NextCursor == nil {
+		return append(b, "null}"...)
+	}
+	b = web.AppendString(b, *v.NextCursor)
+	return append(b, '}')
 }
 
 // listName binds cursors to this list.

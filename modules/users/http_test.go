@@ -208,8 +208,33 @@ func TestMailedTokensOverHTTP(t *testing.T) {
 func TestUserAppendsItself(t *testing.T) {
 	at := time.Date(2026, 11, 23, 14, 5, 6, 789_000, time.UTC)
 	webtest.SameJSON(t, user{})
-	webtest.SameJSON(t, user{
+	u := user{
 		ID: ids.Format(IDPrefix, ids.New()), Email: "ada@example.com", EmailVerified: true, Name: "Ada \"<é>\"\n", Status: "active",
 		Metadata: web.RawJSON(`{"a":1}`), Version: 7, CreatedAt: at, UpdatedAt: at.Add(time.Hour), LastSignInAt: &at,
+	}
+	webtest.SameJSON(t, u)
+	cursor := "cursor"
+	webtest.SameJSON(t, listOutputBody{Users: []user{}})
+	webtest.SameJSON(t, listOutputBody{Users: []user{u, {}, u}, NextCursor: &cursor})
+}
+
+// BenchmarkPage is a page of 50 users becoming JSON; the floor is encoding/json.
+func BenchmarkPage(b *testing.B) {
+	page := listOutputBody{Users: make([]user, 50)}
+	for i := range page.Users {
+		page.Users[i] = viewOf(User{ID: ids.New(), Email: "ada@example.com", Name: "Ada", Status: Active, CreatedAt: time.Now(), UpdatedAt: time.Now()})
+	}
+	b.Run("appended", func(b *testing.B) {
+		var out []byte
+		for b.Loop() {
+			out = page.AppendJSON(out[:0])
+		}
+	})
+	b.Run("encoding/json", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := json.Marshal(page); err != nil {
+				b.Fatal(err)
+			}
+		}
 	})
 }
