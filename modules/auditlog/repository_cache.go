@@ -1,6 +1,7 @@
 package auditlog
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -18,6 +19,9 @@ const (
 // errErased says that a subject has no origins. It is not cached: one who comes back would else have to be announced.
 var errErased = errors.New("the subject has no origins")
 
+// CacheKinds are the kinds of entities that CacheRepository keeps.
+var CacheKinds = []string{eventKind, subjectKind}
+
 // CacheRepository is the third rung: read-through over another one. Lists and all that writes it leaves to that one;
 // SwitchRepository tells the cache of erasures.
 //
@@ -34,10 +38,18 @@ var _ Repository = (*CacheRepository)(nil)
 // NewCacheRepository returns a CacheRepository over next. There is one per cache.
 func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
 	r := &CacheRepository{Repository: next}
-	r.events = cache.Rows(c, eventKind, cache.Options{Bounded: true}, cache.ByUUID(next.ByID),
+	r.events = cache.Rows(c, eventKind, cache.Options{Bounded: true, Same: sameEvent}, cache.ByUUID(next.ByID),
 		func(_ string, row eventRow) Event { return toEvent(row) })
 	r.subjects = cache.For(c, subjectKind, cache.Options{Bounded: true}, r.hasOrigins)
 	return r
+}
+
+// sameEvent reports whether a cached event may stand for the stored one: it may still have an origin that was erased.
+func sameEvent(served, stored any) bool {
+	s, _ := served.(Event) // both are
+	e, _ := stored.(Event)
+	erased := e.IP == "" && e.UserAgent == ""
+	return bytes.Equal(s.Leaf(), e.Leaf()) && (erased || s.IP == e.IP && s.UserAgent == e.UserAgent)
 }
 
 // ByID implements Reader. An event may have been cached before its subject was erased: then it has lost its origin.

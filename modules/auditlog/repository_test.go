@@ -313,6 +313,30 @@ func TestErasureBehindTheCache(t *testing.T) {
 	}
 }
 
+// TestErasedEventsAreNotStale: who asks for them does not see the origin that the cache still holds.
+func TestErasedEventsAreNotStale(t *testing.T) {
+	stored := Event{ID: ids.New(), Action: "user.created", IP: "192.0.2.1", UserAgent: "curl/8", Origin: []byte{1}}
+	erased, moved, forged := stored, stored, stored
+	erased.IP, erased.UserAgent = "", ""
+	moved.IP = "192.0.2.2"
+	forged.Action = "user.deleted"
+	for name, tt := range map[string]struct {
+		served, stored Event
+		want           bool
+	}{
+		"the same":         {stored, stored, true},
+		"erased meanwhile": {stored, erased, true},
+		"of nobody":        {erased, erased, true},
+		"without origin":   {erased, stored, false},
+		"another origin":   {moved, stored, false},
+		"another event":    {forged, erased, false},
+	} {
+		if got := sameEvent(tt.served, tt.stored); got != tt.want {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+	}
+}
+
 // TestCacheAnswers reads an event until that takes no query any more.
 func TestCacheAnswers(t *testing.T) {
 	t.Parallel()

@@ -59,10 +59,11 @@ type Config struct {
 
 	TTL         time.Duration // of a value, at most 60 s: what a disabled trigger can cost
 	NegativeTTL time.Duration // of the knowledge that something does not exist
-	CheckEvery  time.Duration // a hit is compared with PostgreSQL this often; 0 never
+	CheckEvery  time.Duration // a hit of each kind is compared with PostgreSQL this often; 0 never
 
-	Bypass func(ctx context.Context) bool // reads for which it says yes go to PostgreSQL, as with WithBypass; nil: none
-	Traces trace.TracerProvider           // of a request's calls of Redis, without keys and values; nil: they are not traced
+	Bypass  func(ctx context.Context) bool    // reads for which it says yes go to PostgreSQL, as with WithBypass; nil: none
+	Checked func(kind, id string, stale bool) // hears what a comparison of a hit has shown; may be nil
+	Traces  trace.TracerProvider              // of a request's calls of Redis, without keys and values; nil: they are not traced
 }
 
 // Defaults returns the configuration that a deployment without any runs with.
@@ -121,7 +122,7 @@ type Cache struct {
 	moved   chan struct{} // the epoch has changed, and with it perhaps the server
 	touched sync.Map      // db.Querier of a transaction -> *touched
 	bounded sync.Map      // kinds that are not strict
-	sampler sampler
+	due     sync.Map      // kind -> *atomic.Bool: its next hit is to be compared with PostgreSQL
 	metrics *metrics
 }
 

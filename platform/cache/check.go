@@ -16,12 +16,7 @@ const confirmAfter = freshFor + 100*time.Millisecond
 // compareFor bounds one comparison.
 const compareFor = 5 * time.Second
 
-// sampler compares what was served from memory with PostgreSQL, in production, one hit at a time.
-type sampler struct {
-	wanted atomic.Bool // the next hit is to be compared
-}
-
-// sample asks for a hit at each tick.
+// sample asks for a hit of each kind at each tick, to compare what was served from memory with PostgreSQL in production.
 func (c *Cache) sample(ctx context.Context) error {
 	if c.cfg.CheckEvery == 0 {
 		return nil
@@ -33,14 +28,17 @@ func (c *Cache) sample(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			c.sampler.wanted.Store(true)
+			c.due.Range(func(_, due any) bool {
+				due.(*atomic.Bool).Store(true) //nolint:errcheck,forcetypeassert // nothing else is stored
+				return true
+			})
 		}
 	}
 }
 
 // sample compares one served value in the background, if no other hit was faster.
 func (e *Entity[T]) sample(id string, served T, missing bool) {
-	if !e.c.sampler.wanted.CompareAndSwap(true, false) {
+	if !e.checkDue.CompareAndSwap(true, false) {
 		return
 	}
 	go func() {
@@ -63,14 +61,14 @@ func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bo
 		if err != nil && !absent {
 			return false, err
 		}
-		return absent != gone || !absent && !sameJSON(stored, value), nil
+		return absent != gone || !absent && !e.same(value, stored), nil
 	}
 	different, err := differs(served, missing)
 	if err == nil && different {
 		time.Sleep(confirmAfter)
 		again, gerr := e.Get(ctx, id)
 		gone := gerr != nil
-		same := gone == missing && (gone || sameJSON(again, served))
+		same := gone == missing && (gone || sameJSON(served, again))
 		if different, err = differs(served, missing); !same {
 			different = false
 		}
@@ -84,6 +82,17 @@ func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bo
 	default:
 		e.stats.checkSame.Inc()
 	}
+	if err == nil && e.c.cfg.Checked != nil {
+		e.c.cfg.Checked(e.kind, id, different)
+	}
+}
+
+// same reports whether a value that was served may stand for the stored one.
+func (e *Entity[T]) same(served, stored T) bool {
+	if e.opts.Same != nil {
+		return e.opts.Same(served, stored)
+	}
+	return sameJSON(served, stored)
 }
 
 func sameJSON(a, b any) bool {

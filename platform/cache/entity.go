@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -20,6 +21,9 @@ type Options struct {
 	Bounded bool
 	// NotFound is what a load returns where there is no such entity. Where it is nil, that is not cached.
 	NotFound error
+	// Same reports whether a value of the entity's type that was served may stand for the stored one, when hits are
+	// compared with PostgreSQL. Where it is nil, their JSON forms must be equal.
+	Same func(served, stored any) bool
 }
 
 // A Load reads an entity by its id from PostgreSQL. The context that it gets must be used for its query.
@@ -51,6 +55,8 @@ type Entity[T any] struct {
 	decode  func(id, packed string) (T, error)
 	plugged bool // the load's query fills Redis, through Plugin
 
+	checkDue *atomic.Bool // the next hit is to be compared with PostgreSQL
+
 	leads func(T) string
 	led   *lru.Cache[string, name]
 }
@@ -73,8 +79,8 @@ func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], f
 	if opts.Bounded {
 		c.bounded.Store(kind, true)
 	}
-	return &Entity[T]{
-		c: c, kind: kind, opts: opts, load: load, stats: c.metrics.kind(kind), shape: shape(reflect.TypeFor[Stored]()),
+	e := &Entity[T]{
+		c: c, kind: kind, opts: opts, load: load, checkDue: &atomic.Bool{}, stats: c.metrics.kind(kind), shape: shape(reflect.TypeFor[Stored]()),
 		decode: func(id, packed string) (value T, err error) {
 			var stored Stored
 			if err := unpack(packed, reflect.ValueOf(&stored)); err != nil {
@@ -83,6 +89,8 @@ func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], f
 			return from(id, stored), nil
 		},
 	}
+	c.due.Store(kind, e.checkDue)
+	return e
 }
 
 // Key returns the key under which Touch knows an entity.
@@ -120,7 +128,7 @@ func (e *Entity[T]) serve(ctx context.Context, found entry, id string) (T, error
 	if !ok && !found.missing {
 		return e.load(ctx, id) // declared twice, with another type
 	}
-	if e.c.sampler.wanted.Load() {
+	if e.checkDue.Load() {
 		e.sample(id, value, found.missing)
 	}
 	if found.missing {
@@ -135,6 +143,7 @@ func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64) (T, error) {
 	if e.c.shared != nil {
 		value, ok, err := e.ask(ctx, r)
 		if ok {
+			e.sample(n.id, value, err != nil)
 			return value, err
 		}
 		if e.plugged {
@@ -149,7 +158,9 @@ func (e *Entity[T]) fetch(ctx context.Context, n name, gen uint64) (T, error) {
 		r.release(ctx)
 		return value, err
 	}
-	if !r.hit {
+	if r.hit {
+		e.sample(n.id, value, missing)
+	} else {
 		e.stats.misses.Inc()
 	}
 	e.keep(n, gen, value, missing, r.born)
