@@ -213,6 +213,7 @@ func (c *config) settings() []setting {
 		{"rollout.queue", integer(&c.Rollout.Queue, 1, 1_000_000), nil},
 		{"rollout.workers", integer(&c.Rollout.Workers, 1, 100), nil},
 		{"rollout.min_compared", integer(&c.Rollout.MinCompared, 1, 1_000_000_000), nil},
+		{"rollout.min_checked", integer(&c.Rollout.MinChecked, 1, 1_000_000_000), nil},
 		{"rollout.compare_role", text(&c.Rollout.CompareRole), nil},
 
 		{"tracing.endpoint", collectorURL(&c.Tracing.Endpoint), redactURL},

@@ -112,6 +112,8 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 		return nil, err
 	}
 	cfg.Cache.Bypass = func(ctx context.Context) bool { return web.RequestFrom(ctx).NoCache }
+	a := &app{}
+	cfg.Cache.Checked = func(kind, id string, stale bool) { a.modules.ladders.CacheChecked(kind, id, stale) } // once it runs
 	c, err := cache.Open(ctx, cfg.Cache, d, log, registry)
 	if err != nil {
 		return nil, err
@@ -119,7 +121,7 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 	if err := d.Gorm(ctx).Use(cache.Plugin()); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	a := &app{cache: c, close: c.Close}
+	a.cache, a.close = c, c.Close
 	if a.modules, err = newModules(cfg, platform{db: d, cache: c, keys: keys, log: log, metrics: registry}); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}

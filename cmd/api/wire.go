@@ -138,23 +138,31 @@ type rungs struct {
 
 func newRungs(cfg *config, p platform, registry *rollout.Registry) (rungs, error) {
 	var r rungs
-	ul, err := ladder[users.Repository](cfg, p, registry, "users", 1, rollout.MethodsOf[users.Reader](), users.NewDirectRepository(p.db),
-		users.NewPostgresRepository(p.db), users.NewCacheRepository(users.NewPostgresRepository(p.db), p.cache))
+	ul, err := ladder[users.Repository](cfg, p, registry, "users",
+		rollout.Spec{Methods: rollout.MethodsOf[users.Reader](), MismatchBudget: 1, Kinds: users.CacheKinds},
+		users.NewDirectRepository(p.db), users.NewPostgresRepository(p.db),
+		users.NewCacheRepository(users.NewPostgresRepository(p.db), p.cache))
 	if err != nil {
 		return r, err
 	}
-	sl, err := ladder[sessions.Repository](cfg, p, registry, "sessions", 0, rollout.MethodsOf[sessions.Reader](), sessions.NewDirectRepository(p.db),
-		sessions.NewPostgresRepository(p.db), sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache, users.CacheKey))
+	sl, err := ladder[sessions.Repository](cfg, p, registry, "sessions",
+		rollout.Spec{Methods: rollout.MethodsOf[sessions.Reader](), Kinds: sessions.CacheKinds},
+		sessions.NewDirectRepository(p.db), sessions.NewPostgresRepository(p.db),
+		sessions.NewCacheRepository(sessions.NewPostgresRepository(p.db), p.cache, users.CacheKey))
 	if err != nil {
 		return r, err
 	}
-	al, err := ladder[auditlog.Repository](cfg, p, registry, "auditlog", 1, []string{"ByID", "List"}, auditlog.NewDirectRepository(p.db),
-		auditlog.NewPostgresRepository(p.db), auditlog.NewCacheRepository(auditlog.NewPostgresRepository(p.db), p.cache))
+	al, err := ladder[auditlog.Repository](cfg, p, registry, "auditlog",
+		rollout.Spec{Methods: []string{"ByID", "List"}, MismatchBudget: 1, Kinds: auditlog.CacheKinds}, // HasOrigins is the cache's
+		auditlog.NewDirectRepository(p.db), auditlog.NewPostgresRepository(p.db),
+		auditlog.NewCacheRepository(auditlog.NewPostgresRepository(p.db), p.cache))
 	if err != nil {
 		return r, err
 	}
-	pl, err := ladder[preferences.Repository](cfg, p, registry, "preferences", 1, rollout.MethodsOf[preferences.Reader](), preferences.NewDirectRepository(p.db),
-		preferences.NewPostgresRepository(p.db), preferences.NewCacheRepository(preferences.NewPostgresRepository(p.db), p.cache))
+	pl, err := ladder[preferences.Repository](cfg, p, registry, "preferences",
+		rollout.Spec{Methods: rollout.MethodsOf[preferences.Reader](), MismatchBudget: 1, Kinds: preferences.CacheKinds},
+		preferences.NewDirectRepository(p.db), preferences.NewPostgresRepository(p.db),
+		preferences.NewCacheRepository(preferences.NewPostgresRepository(p.db), p.cache))
 	if err != nil {
 		return r, err
 	}
@@ -164,14 +172,12 @@ func newRungs(cfg *config, p platform, registry *rollout.Registry) (rungs, error
 	}, nil
 }
 
-// ladder puts a module on the ladder. Budget is how many of 10,000 comparisons may differ before it is moved back;
-// reads are the methods that must have been compared before it may advance, those that the API calls.
+// ladder puts a module on the ladder, where the configuration says that it starts.
 func ladder[R any](
-	cfg *config, p platform, registry *rollout.Registry, name string, budget int, reads []string, direct, repository, cached R,
+	cfg *config, p platform, registry *rollout.Registry, name string, spec rollout.Spec, direct, repository, cached R,
 ) (*rollout.Ladder[R], error) {
-	module, err := registry.Add(name, rollout.Spec{
-		Initial: rollout.NewSetting(cfg.Stages[name], cfg.Percents[name]), Methods: reads, MismatchBudget: budget,
-	})
+	spec.Initial = rollout.NewSetting(cfg.Stages[name], cfg.Percents[name])
+	module, err := registry.Add(name, spec)
 	if err != nil {
 		return nil, err
 	}

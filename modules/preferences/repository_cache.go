@@ -15,6 +15,9 @@ const (
 	allDefinitions  = "all"
 )
 
+// CacheKinds are the kinds of entities that CacheRepository keeps.
+var CacheKinds = []string{valuesKind, definitionsKind}
+
 // CacheRepository is the third rung: read-through over another one. What changes something, or is read to be changed, it
 // leaves to that one; SwitchRepository tells the cache of it.
 type CacheRepository struct {

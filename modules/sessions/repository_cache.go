@@ -8,6 +8,9 @@ import (
 	"github.com/strata-accounts/strata/platform/cache"
 )
 
+// CacheKinds are the kinds of entities that CacheRepository keeps.
+var CacheKinds = []string{cacheKind}
+
 // CacheRepository is the third rung: PostgresRepository with the session of a token, which is checked on every request,
 // read through the cache. Sessions are strict: a revocation that has been acknowledged is in force on every instance.
 //

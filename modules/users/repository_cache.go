@@ -16,6 +16,9 @@ const cacheKind = "user"
 // maxHints is how many e-mails each process keeps hints for, some 200 bytes each.
 const maxHints = 10_000
 
+// CacheKinds are the kinds of entities that CacheRepository keeps.
+var CacheKinds = []string{cacheKind}
+
 // CacheRepository is the third rung: read-through over another one. Users are cached by id; what changes something, or
 // is read to be changed, it leaves to that one, and so the lists. SwitchRepository tells the cache of changes.
 //

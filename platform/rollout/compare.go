@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -23,14 +24,19 @@ const (
 	maxPending     = 20                    // reports of a module between two polls; the rest is only counted
 )
 
-// errRead ends a transaction of reads: after a statement that failed, it could not be committed.
-var errRead = errors.New("rollout: everything has been read")
+var (
+	// errRead ends a transaction of reads: after a statement that failed, it could not be committed.
+	errRead = errors.New("rollout: everything has been read")
+	// errPanicked stands for the error of a call that returned none.
+	errPanicked = errors.New("rollout: a path panicked")
+)
 
 // comparer repeats reads in the background. What comes while its queue is full is dropped: no request ever waits.
 type comparer struct {
-	db   *db.DB
-	role string
-	jobs chan func(context.Context)
+	db     *db.DB
+	role   atomic.Pointer[string]     // that it reads under; nil: the connection's own
+	jobs   chan func(context.Context) // answers to be compared
+	doubts chan func(context.Context) // differences to be looked at again: they come first, and no answer crowds them out
 }
 
 // A Mismatch reports a difference that lasted.
@@ -49,30 +55,33 @@ func (c *comparer) run(ctx context.Context, workers int) {
 	var all sync.WaitGroup
 	for range workers {
 		all.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case job := <-c.jobs:
-					job(ctx)
-				}
+			for ctx.Err() == nil {
+				c.next(ctx)
 			}
 		})
 	}
 	all.Wait()
 }
 
-// room reports whether the queue takes another job, as far as that can be known without putting it there.
-func (c *comparer) room() bool { return len(c.jobs) < cap(c.jobs) }
-
-func (c *comparer) offer(job func(context.Context)) bool {
+// next does one job.
+func (c *comparer) next(ctx context.Context) {
 	select {
-	case c.jobs <- job:
-		return true
+	case doubt := <-c.doubts:
+		doubt(ctx)
+		return
 	default:
-		return false
+	}
+	select {
+	case <-ctx.Done():
+	case doubt := <-c.doubts:
+		doubt(ctx)
+	case job := <-c.jobs:
+		job(ctx)
 	}
 }
+
+// room reports whether the queue takes another job, as far as that can be known without putting it there.
+func (c *comparer) room() bool { return len(c.jobs) < cap(c.jobs) }
 
 // readOnly runs fn in a transaction in which nothing can be written, not by this role nor by any. In a snapshot, all its
 // reads see the same state.
@@ -84,8 +93,8 @@ func (c *comparer) readOnly(ctx context.Context, snapshot bool, fn func(context.
 		if snapshot {
 			setup = append(setup, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
 		}
-		if c.role != "" {
-			setup = append(setup, `SET LOCAL ROLE "`+strings.ReplaceAll(c.role, `"`, `""`)+`"`)
+		if role := c.role.Load(); role != nil {
+			setup = append(setup, assume(*role))
 		}
 		if len(setup) > 0 {
 			if _, err := c.db.Querier(ctx).ExecContext(ctx, strings.Join(setup, "; ")); err != nil {
@@ -101,17 +110,17 @@ func (c *comparer) readOnly(ctx context.Context, snapshot bool, fn func(context.
 	return err
 }
 
-// other returns the path to compare an answer with, if it is one of those to be compared. In the stage cached that is the
-// cache's own affair: it samples its hits.
+// other returns the path to compare an answer with, if it is one of those to be compared: in shadow those of the cohort,
+// in repository a sample of all. In the stage cached that is the cache's own affair: it samples its hits.
 func (m *Module) other(d decision) (path, bool) {
-	if m.compare == nil || !d.cohort {
+	if m.compare == nil || d.path == cached {
 		return 0, false
 	}
 	switch s := m.current.Load(); s.Stage {
 	case Shadow:
-		return repository, d.path == direct
+		return repository, d.cohort && d.path == direct
 	case Repository:
-		return direct, d.path == repository && rand.IntN(Whole) < m.sample //nolint:gosec // a sample, no secret
+		return direct + repository - d.path, rand.IntN(Whole) < m.sample //nolint:gosec // a sample, no secret
 	default:
 		return 0, false
 	}
@@ -127,8 +136,10 @@ type trial struct {
 }
 
 // queue hands the comparer a job, or counts it as dropped.
-func (m *Module) queue(job func(context.Context)) {
-	if !m.compare.offer(job) {
+func (m *Module) queue(to chan<- func(context.Context), job func(context.Context)) {
+	select {
+	case to <- job:
+	default:
 		m.counters.dropped.Add(1)
 	}
 }
@@ -158,10 +169,13 @@ func (m *Module) run(ctx context.Context, t trial) {
 	})
 	switch {
 	case err != nil || !ok:
+		m.counters.dropped.Add(1)
 	case len(diff(t.answered, got)) == 0:
 		m.counters.compare(t.method, true)
 	default:
-		time.AfterFunc(confirmAfter, func() { m.queue(func(ctx context.Context) { m.confirm(ctx, t) }) })
+		time.AfterFunc(confirmAfter, func() {
+			m.queue(m.compare.doubts, func(ctx context.Context) { m.confirm(ctx, t) })
+		})
 	}
 }
 
@@ -173,7 +187,11 @@ func (m *Module) confirm(ctx context.Context, t trial) {
 		a, aok = t.again(ctx)
 		b, bok = t.try(ctx)
 	})
-	if err != nil || !aok || !bok || m.current.Load().version != t.version {
+	switch {
+	case m.current.Load().version != t.version:
+		return
+	case err != nil || !aok || !bok:
+		m.counters.dropped.Add(1)
 		return
 	}
 	differences := diff(a, b)

@@ -246,6 +246,67 @@ func TestFullQueueDropsAndNobodyWaits(t *testing.T) {
 	}
 }
 
+// TestDifferencesAreNotCrowdedOut: a queue full of answers must not keep a difference from being confirmed.
+func TestDifferencesAreNotCrowdedOut(t *testing.T) {
+	f := newToy(t, Setting{Shadow, Whole}, func(c *Config, _ *Spec) { c.Queue, c.Workers = 1, 1 })
+	f.orm.wrong = func(_ context.Context, _ db.Querier, i *item) error { i.Name = "wrong"; return nil }
+	f.mustRead(t, "1")
+	(<-f.users.compare.jobs)(t.Context()) // finds a difference
+	f.mustRead(t, "1")                    // fills the queue
+	eventually(t, "the difference waits to be looked at again", func() bool { return len(f.users.compare.doubts) == 1 })
+	f.users.compare.next(t.Context())
+	if got := f.users.counters.tally(); got.Mismatched != 1 || got.Dropped != 0 {
+		t.Errorf("counted %+v", got)
+	}
+}
+
+// TestPathsThatPanicHarmNobody in shadow, and count as failing where they answer.
+func TestPathsThatPanicHarmNobody(t *testing.T) {
+	f := newToy(t, Setting{Shadow, Whole})
+	f.orm.wrong = func(context.Context, db.Querier, *item) error { panic("wrong") }
+	f.run(t)
+	f.mustRead(t, "1")
+	if got := f.counted(t, 1); got.Mismatched != 1 || got.Paths[repository].errors() == 0 {
+		t.Errorf("counted %+v", got)
+	}
+	f.mustMove(t, Setting{Repository, Whole})
+	before := f.users.counters.reads[repository].errors.Load()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("the panic did not reach the caller")
+			}
+		}()
+		_, _ = f.byID(t.Context(), "1")
+	}()
+	if got := f.users.counters.reads[repository].errors.Load(); got != before+1 {
+		t.Errorf("%d failures counted, want one more than %d", got, before)
+	}
+}
+
+// TestSilentPathsProveNothing: a comparison that could not be made must not look like one that was not needed.
+func TestSilentPathsProveNothing(t *testing.T) {
+	f := newToy(t, Setting{Shadow, Whole})
+	f.orm.wrong = func(context.Context, db.Querier, *item) error { return errs.ErrTimeout }
+	f.run(t)
+	f.mustRead(t, "1")
+	eventually(t, "the comparison is dropped", func() bool { return f.users.counters.dropped.Load() == 1 })
+}
+
+// TestSampleSeesBothSidesOfTheCohort: a method whose only key lies outside of it would never be compared.
+func TestSampleSeesBothSidesOfTheCohort(t *testing.T) {
+	f := newToy(t, Setting{Repository, 0})
+	f.orm.wrong = func(_ context.Context, _ db.Querier, i *item) error { i.Name = "wrong"; return nil }
+	f.users.spec.MismatchBudget = 10_000
+	f.run(t)
+	if got := f.mustRead(t, "1").Name; got == "wrong" {
+		t.Error("the repository answers outside of the cohort")
+	}
+	if got := f.counted(t, 1); got.Mismatched != 1 {
+		t.Errorf("counted %+v", got)
+	}
+}
+
 func TestComparisonsReadUnderTheirRole(t *testing.T) {
 	f := newToy(t, Setting{Shadow, Whole}, func(c *Config, _ *Spec) { c.CompareRole = "pg_read_all_data" })
 	seen := make(chan string, 1)

@@ -70,6 +70,25 @@ func TestGuardsJudgement(t *testing.T) {
 			traffic(c, direct, 1000, 10*ms, 0)
 			traffic(c, repository, 1000, 15*ms, 0)
 		}, "", 0},
+		"stale hits": {Setting{Cached, Whole}, 0, func(c *counters, _ int) {
+			c.checked.Add(1_000)
+			c.check(true)
+		}, "1 of 1001 compared cache hits are stale", 1},
+		"differences of the repository do not count against the cache": {Setting{Cached, Whole}, 0, func(c *counters, _ int) {
+			c.compare("ByID", false)
+		}, "", 0},
+		"good comparisons of long ago do not outweigh what differs now": {Setting{Repository, 500}, 1, func(c *counters, window int) {
+			c.compared.Add(20_000)
+			if window == 2 {
+				c.mismatched.Add(5)
+			}
+		}, "5 of 20000 comparisons differ", 3},
+		"slow without an old path, which is known": {Setting{Cached, Whole}, 1, func(c *counters, _ int) {
+			traffic(c, cached, 1000, 30*ms, 0)
+		}, "The p99 of reads", 2},
+		"as fast as the old path was": {Setting{Cached, Whole}, 1, func(c *counters, _ int) {
+			traffic(c, cached, 1000, 10*ms, 0)
+		}, "", 0},
 		"slow now and then": {Setting{Repository, 500}, 1, func(c *counters, window int) {
 			traffic(c, direct, 1000, ms, 0)
 			traffic(c, repository, 1000, time.Duration(1+window%2*100)*ms, 0)
@@ -77,7 +96,8 @@ func TestGuardsJudgement(t *testing.T) {
 	}
 	for name, tt := range tests {
 		c, w, now := newCounters(nil), &watch{}, time.Now()
-		spec, row := Spec{MismatchBudget: tt.budget}, stageRow{Setting: tt.at, version: 4}
+		spec, row := Spec{MismatchBudget: tt.budget}, stageRow{Setting: tt.at, version: 4, now: now}
+		row.known = baseline{"repository": {Reads: figure{10 * ms, now}}}
 		reason, window := w.judge(now, spec, row, fleet{}), 0
 		for window < 4 && reason == "" {
 			tt.windows(c, window)
@@ -88,6 +108,69 @@ func TestGuardsJudgement(t *testing.T) {
 		if tt.want == "" && reason != "" || !strings.Contains(reason, tt.want) || tt.want != "" && window != tt.after {
 			t.Errorf("%s: %q after %d windows, want %q after %d", name, reason, window, tt.want, tt.after)
 		}
+	}
+}
+
+// TestGuardSaysWhatItCannotJudge: silence would look like consent.
+func TestGuardSaysWhatItCannotJudge(t *testing.T) {
+	now := time.Now()
+	known := func(age time.Duration) baseline {
+		f := figure{time.Second, now.Add(-age)}
+		return baseline{"repository": {Reads: f, Writes: f}}
+	}
+	for name, tt := range map[string]struct {
+		calls int // on the new path in the window
+		known baseline
+		after time.Duration // the window's start
+		want  []string
+	}{
+		"too early":          {10, known(0), time.Second, []string{"Errors and latency: the path cached has had 10 calls in 1s"}},
+		"enough for errors":  {1000, known(0), time.Second, nil},
+		"too few":            {10, known(0), guardPatience, []string{"Errors and latency: the path cached has had 10 calls in 10m0s"}},
+		"known of the past":  {1000, known(time.Minute), guardWindow, nil},
+		"forgotten":          {1000, known(2 * time.Hour), guardWindow, []string{"The latency of reads: the path repository", "The latency of writes: the path repository"}},
+		"never seen at work": {1000, nil, guardWindow, []string{"The latency of reads: the path repository", "The latency of writes: the path repository"}},
+	} {
+		c, w, row := newCounters(nil), &watch{}, stageRow{Setting: Setting{Cached, Whole}, version: 4, now: now, known: tt.known}
+		w.judge(now, Spec{}, row, fleet{tally: c.tally()})
+		traffic(c, cached, tt.calls, time.Millisecond, 0)
+		for range tt.calls {
+			c.writes[cached].observe(time.Millisecond, nil)
+		}
+		if tt.calls < guardCalls { // reads and writes count together
+			tt.want[0] = strings.Replace(tt.want[0], " 10 calls", " 20 calls", 1)
+		}
+		if reason := w.judge(now.Add(tt.after), Spec{}, row, fleet{tally: c.tally()}); reason != "" {
+			t.Errorf("%s: moved back: %s", name, reason)
+		}
+		if len(w.unjudged) != len(tt.want) {
+			t.Errorf("%s: %q, want %q", name, w.unjudged, tt.want)
+			continue
+		}
+		for i, part := range tt.want {
+			if !strings.HasPrefix(w.unjudged[i], part) {
+				t.Errorf("%s: %q, want %q", name, w.unjudged[i], part)
+			}
+		}
+	}
+}
+
+// TestGuardSurvivesForgottenInstances: what an instance counted is forgotten an hour after its end, so that sums fall.
+func TestGuardSurvivesForgottenInstances(t *testing.T) {
+	const ms = time.Millisecond
+	w, now, row := &watch{}, time.Now(), stageRow{Setting: Setting{Repository, 500}, version: 4}
+	before, after := newCounters(nil), newCounters(nil)
+	before.compared.Add(1_000_000)
+	traffic(before, repository, 100_000, ms, 0)
+	w.judge(now, Spec{MismatchBudget: 1}, row, fleet{tally: before.tally()})
+	w.judge(now, Spec{MismatchBudget: 1}, row, fleet{tally: after.tally()})
+	traffic(after, repository, 1000, ms, 10)
+	if reason := w.judge(now, Spec{MismatchBudget: 1}, row, fleet{tally: after.tally()}); !strings.Contains(reason, "10 of 1000 calls failed") {
+		t.Errorf("errors after the sums fell: %q", reason)
+	}
+	after.compare("ByID", false)
+	if reason := w.judge(now, Spec{MismatchBudget: 1}, row, fleet{tally: after.tally()}); !strings.Contains(reason, "1 of 1 comparisons differ") {
+		t.Errorf("a difference after the sums fell: %q", reason)
 	}
 }
 

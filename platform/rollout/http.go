@@ -50,10 +50,18 @@ type module struct {
 	Instances     instances `json:"instances"`
 	Compared      uint64    `json:"compared" doc:"Reads compared with the other path."`
 	Mismatched    uint64    `json:"mismatched" doc:"Comparisons with a difference that lasted."`
-	Dropped       uint64    `json:"dropped" doc:"Comparisons not made because the queue was full."`
+	Dropped       uint64    `json:"dropped" doc:"Comparisons not made: the queue was full, or a path did not answer."`
+	Hits          hits      `json:"hits" doc:"Of the cache, as far as they have been compared with PostgreSQL."`
 	Errors        uint64    `json:"errors" doc:"Calls that failed, on all paths."`
 	Paths         []pathOf  `json:"paths" nullable:"false" doc:"The path that the stage leaves, and the one that it leads to."`
 	SafeToAdvance advance   `json:"safe_to_advance"`
+	Unjudged      []string  `json:"unjudged" nullable:"false" doc:"What the guard cannot judge at present, and why."`
+}
+
+type hits struct {
+	Checked   uint64  `json:"checked"`
+	Stale     uint64  `json:"stale" doc:"Those that PostgreSQL had not had for over a second."`
+	StaleRate float64 `json:"stale_rate" doc:"The share of the stale; 0 without any compared."`
 }
 
 type instances struct {
@@ -78,7 +86,11 @@ func view(s Status) module {
 	m := module{
 		Name: s.Module, Stage: string(s.Stage), Percent: s.Percent(), Version: s.Version, ChangedAt: s.ChangedAt.UTC(),
 		Instances: instances{s.Acked, s.Live}, Compared: s.Compared, Mismatched: s.Mismatched, Dropped: s.Dropped,
-		Paths: []pathOf{}, SafeToAdvance: advance{len(s.Advance) == 0, append([]string{}, s.Advance...)},
+		Hits: hits{Checked: s.Checked, Stale: s.Stale}, Paths: []pathOf{},
+		SafeToAdvance: advance{len(s.Advance) == 0, append([]string{}, s.Advance...)}, Unjudged: append([]string{}, s.Unjudged...),
+	}
+	if s.Checked > 0 {
+		m.Hits.StaleRate = float64(s.Stale) / float64(s.Checked)
 	}
 	for _, p := range s.Paths {
 		m.Errors += p.Errors

@@ -55,15 +55,24 @@ func Read[R, Reader, T any](
 	ctx context.Context, l *Ladder[R], method, key string, read func(context.Context, Reader) (T, error),
 ) (T, error) {
 	d := l.decide(key)
-	started := time.Now()
-	value, err := read(ctx, reader[Reader](l.rung(d.path)))
-	if m := l.Module; m != nil {
-		m.counters.reads[d.path].observe(time.Since(started), err)
-		if other, ok := m.other(d); ok && !db.InTransaction(ctx) { // what a transaction sees, no other can repeat
-			compare(l, method, key, d.path, other, read, value, err)
-		}
+	rung := reader[Reader](l.rung(d.path))
+	m := l.Module
+	if m == nil {
+		return read(ctx, rung)
+	}
+	value, err := observed(&m.counters.reads[d.path], func() (T, error) { return read(ctx, rung) })
+	if other, ok := m.other(d); ok && !db.InTransaction(ctx) { // what a transaction sees, no other can repeat
+		compare(l, method, key, d.path, other, read, value, err)
 	}
 	return value, err
+}
+
+// observed counts a call, also one that panics: as a failure.
+func observed[T any](o *operation, call func() (T, error)) (value T, err error) {
+	started := time.Now()
+	err = errPanicked
+	defer func() { o.observe(time.Since(started), err) }()
+	return call()
 }
 
 // compare has an answer compared with what another path would have said. The answer is encoded at once: its receiver may
@@ -81,7 +90,12 @@ func compare[R, Reader, T any](
 		return
 	}
 	repeat := func(p path) func(context.Context) (outcome, bool) {
-		return func(ctx context.Context) (outcome, bool) {
+		return func(ctx context.Context) (o outcome, ok bool) {
+			defer func() {
+				if recover() != nil { // it would end the process
+					o, ok = outcome{code: "panicked", err: errPanicked}, true
+				}
+			}()
 			return repeated(read(ctx, reader[Reader](l.rung(p))))
 		}
 	}
@@ -89,7 +103,7 @@ func compare[R, Reader, T any](
 		method: method, key: key, version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
 		again: repeat(answerer), try: repeat(other),
 	}
-	m.queue(func(ctx context.Context) { m.run(ctx, t) })
+	m.queue(m.compare.jobs, func(ctx context.Context) { m.run(ctx, t) })
 }
 
 // reader narrows a rung to its reads.
@@ -110,11 +124,12 @@ func Write[R, T any](
 			}
 		}
 		p := l.decide(key).path
-		started := time.Now()
+		do := func() (T, error) { return write(ctx, l.rung(p)) }
 		var err error
-		result, err = write(ctx, l.rung(p))
-		if l.Module != nil {
-			l.Module.counters.writes[p].observe(time.Since(started), err)
+		if l.Module == nil {
+			result, err = do()
+		} else {
+			result, err = observed(&l.Module.counters.writes[p], do)
 		}
 		return err
 	})

@@ -21,14 +21,17 @@ var (
 	errorsDesc     = desc("call_errors_total", "Calls of a path that failed.", "path", "operation")
 	comparedDesc   = desc("compared_total", "Reads compared with the other path.")
 	mismatchedDesc = desc("mismatched_total", "Comparisons with a difference that lasted.")
-	droppedDesc    = desc("dropped_total", "Comparisons not made because the queue was full.")
+	droppedDesc    = desc("dropped_total", "Comparisons not made: the queue was full, or a path did not answer.")
+	checkedDesc    = desc("hits_checked_total", "Cache hits compared with PostgreSQL.")
+	staleDesc      = desc("hits_stale_total", "Compared cache hits that were stale.")
 	lostDesc       = prometheus.NewDesc("strata_rollout_table_lost", "1 while the table of stages cannot be read.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		stageDesc, reachDesc, versionDesc, durationDesc, errorsDesc, comparedDesc, mismatchedDesc, droppedDesc, lostDesc,
+		stageDesc, reachDesc, versionDesc, durationDesc, errorsDesc, comparedDesc, mismatchedDesc, droppedDesc,
+		checkedDesc, staleDesc, lostDesc,
 	} {
 		ch <- d
 	}
@@ -52,6 +55,8 @@ func (c collector) Collect(ch chan<- prometheus.Metric) {
 		send(comparedDesc, prometheus.CounterValue, float64(m.counters.compared.Load()), m.name)
 		send(mismatchedDesc, prometheus.CounterValue, float64(m.counters.mismatched.Load()), m.name)
 		send(droppedDesc, prometheus.CounterValue, float64(m.counters.dropped.Load()), m.name)
+		send(checkedDesc, prometheus.CounterValue, float64(m.counters.checked.Load()), m.name)
+		send(staleDesc, prometheus.CounterValue, float64(m.counters.stale.Load()), m.name)
 		for p := range paths {
 			m.counters.reads[p].collect(ch, m.name, pathNames[p], "read")
 			m.counters.writes[p].collect(ch, m.name, pathNames[p], "write")

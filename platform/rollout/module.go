@@ -13,8 +13,9 @@ import (
 type Spec struct {
 	Initial Setting  // where the table has none yet
 	Methods []string // the reads that must have been compared before the module may advance; see MethodsOf
-	// MismatchBudget is how many of 10,000 comparisons may differ before the module is moved back.
+	// MismatchBudget is how many of 10,000 comparisons may differ, or cache hits be stale, before the module is moved back.
 	MismatchBudget int
+	Kinds          []string // of its cached entities (platform/cache)
 }
 
 // MethodsOf returns the names of an interface's methods.
@@ -41,8 +42,9 @@ type Module struct {
 	mu      sync.Mutex
 	pending []Mismatch
 
-	watch    watch // the registry's, under its lock, as is
-	flagLost bool  // the module's flag could not be read the last time
+	watch    watch                    // the registry's, under its lock, as is
+	flagLost bool                     // the module's flag could not be read the last time
+	unjudged atomic.Pointer[[]string] // what the guard cannot judge, and why
 }
 
 // state is what decisions are made from. It is replaced, never changed.

@@ -136,6 +136,9 @@ func (r *Registry) want(ctx context.Context, module string, s Setting) error {
 
 // towards returns the next setting on the way to another.
 func (s Setting) towards(to Setting) Setting {
+	if s.skips(to) {
+		return Setting{s.Stage, Whole}
+	}
 	if s.adjacent(to) {
 		return to
 	}

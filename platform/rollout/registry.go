@@ -44,12 +44,13 @@ type Config struct {
 	Queue       int     // comparisons that may wait; what comes then is dropped
 	Workers     int     // comparisons at a time, each on a connection of its own
 	MinCompared int     // comparisons without a mismatch before it is safe to advance
-	CompareRole string  // that comparisons read under, such as pg_read_all_data; empty: the role of the connection
+	MinChecked  int     // cache hits without a stale one before it is safe to advance
+	CompareRole string  // that comparisons read under; empty: one that can only read, where the connection may make it
 }
 
 // Defaults returns the configuration that a deployment without any runs with.
 func Defaults() Config {
-	return Config{PollInterval: time.Second, Sample: 10, Queue: 1024, Workers: 2, MinCompared: 30_000}
+	return Config{PollInterval: time.Second, Sample: 10, Queue: 1024, Workers: 2, MinCompared: 30_000, MinChecked: 100}
 }
 
 func (c Config) validate() error {
@@ -58,8 +59,8 @@ func (c Config) validate() error {
 		return errors.New("rollout: poll_interval must lie in (0, 1 s], so that every instance follows within 2 s")
 	case c.Sample < 0 || c.Sample > 100:
 		return errors.New("rollout: sample must lie in [0, 100]")
-	case c.Queue < 1 || c.Workers < 1 || c.MinCompared < 1:
-		return errors.New("rollout: queue, workers and min_compared must be at least 1")
+	case c.Queue < 1 || c.Workers < 1 || c.MinCompared < 1 || c.MinChecked < 1:
+		return errors.New("rollout: queue, workers, min_compared and min_checked must be at least 1")
 	}
 	return nil
 }
@@ -85,8 +86,9 @@ type Registry struct {
 	compare *comparer
 	flags   *FlagSource
 
-	mu   sync.Mutex  // one poll at a time
-	lost atomic.Bool // the table could not be read the last time
+	mu           sync.Mutex  // one poll at a time
+	readerSought bool        // whether comparisons have a role of their own is settled
+	lost         atomic.Bool // the table could not be read the last time
 }
 
 // New returns a registry without modules. Errors: a configuration that cannot be; metrics
@@ -97,7 +99,9 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12], flags: deps.Flags,
-		compare: &comparer{db: deps.DB, role: cfg.CompareRole, jobs: make(chan func(context.Context), cfg.Queue)},
+		compare: &comparer{
+			db: deps.DB, jobs: make(chan func(context.Context), cfg.Queue), doubts: make(chan func(context.Context), cfg.Queue),
+		},
 	}
 	if err := deps.Metrics.Register(collector{r}); err != nil {
 		return nil, fmt.Errorf("rollout: metrics: %w", err)
@@ -129,9 +133,28 @@ func (r *Registry) module(name string) *Module {
 	return nil
 }
 
+// CacheChecked counts what a comparison of a cache hit with PostgreSQL has shown, for the module whose kind of entity it
+// was. One that began before the module left the cache says nothing about where it is now.
+func (r *Registry) CacheChecked(kind, id string, stale bool) {
+	for _, m := range r.modules {
+		s := m.current.Load()
+		if s.Stage != Cached || !slices.Contains(m.spec.Kinds, kind) {
+			continue
+		}
+		m.counters.check(stale)
+		if stale {
+			m.report(trial{method: "cached " + kind, key: id, version: s.version, answerer: cached, other: repository},
+				[]Difference{{Kind: "changed"}})
+		}
+	}
+}
+
 // Load takes over the stages that the table has, and gives it those that it has not. Call it before the first request.
-// Errors: those of the database.
+// Errors: those of the database; a configured role that the connection may not assume.
 func (r *Registry) Load(ctx context.Context) error {
+	if err := r.useConfiguredRole(ctx); err != nil {
+		return err
+	}
 	for _, m := range r.modules {
 		if err := r.enter(ctx, m); err != nil {
 			return fmt.Errorf("rollout: module %s: %w", m.name, err)
@@ -226,6 +249,11 @@ func (r *Registry) take(ctx context.Context, rows []stageRow) error {
 		before, now := m.current.Load(), rows[i]
 		if before.version == now.version {
 			continue
+		}
+		if now.Stage == Shadow || now.Stage == Repository {
+			if err := r.useReader(ctx); err != nil {
+				return err
+			}
 		}
 		m.set(now.Setting, now.version)
 		if before.version != 0 {

@@ -224,6 +224,60 @@ func TestInstancesFollowAndAcknowledge(t *testing.T) {
 	a.mustMove(t, Setting{Repository, Whole}) // nobody waits for an instance that has left
 }
 
+// TestCacheNeedsTheWholeRepository: below the cache everyone reads through the repository, also those who never have.
+func TestCacheNeedsTheWholeRepository(t *testing.T) {
+	i := newInstance(t, dbtest.Open(t, Migrations()), Setting{Repository, Whole - 1})
+	up := Change{Module: "users", To: Setting{Cached, 100}}
+	if err := i.Change(t.Context(), up); !errors.Is(err, ErrStageNotWhole) {
+		t.Errorf("from a part: %v", err)
+	}
+	i.mustMove(t, Setting{Repository, Whole})
+	i.mustMove(t, up.To)
+}
+
+// TestInstancesThatDieDoNotHoldOthersUp kills an instance, which therefore does not say that it goes.
+func TestInstancesThatDieDoNotHoldOthersUp(t *testing.T) {
+	d := dbtest.Open(t, Migrations())
+	a, dead := newInstance(t, d, Setting{Direct, Whole}), newInstance(t, d, Setting{Direct, Whole})
+	a.mustMove(t, Setting{Shadow, Whole})
+	up := Change{Module: "users", To: Setting{Repository, 500}}
+	if err := a.Change(t.Context(), up); !errors.Is(err, ErrInstancesNotCaughtUp) {
+		t.Fatalf("while it may be alive: %v", err)
+	}
+	if _, err := d.SQL().ExecContext(t.Context(),
+		`UPDATE rollout_instances SET seen_at = seen_at - $2::float8 * interval '1 second' WHERE instance = $1`,
+		dead.id, aliveFor.Seconds()); err != nil { // what time would do
+		t.Fatal(err)
+	}
+	a.mustMove(t, up.To)
+	if s, err := a.Status(t.Context(), "users"); err != nil || s.Live != 1 || s.Acked != 1 {
+		t.Errorf("%d of %d live instances have acknowledged, %v", s.Acked, s.Live, err)
+	}
+}
+
+// TestMovesRememberHowFastThePathsWere, for when the old one is at rest.
+func TestMovesRememberHowFastThePathsWere(t *testing.T) {
+	i := newInstance(t, dbtest.Open(t, Migrations()), Setting{Repository, Whole})
+	traffic(i.users.counters, repository, guardCalls, time.Millisecond, 0)
+	traffic(i.users.counters, direct, guardCalls-1, time.Millisecond, 0)
+	if err := i.poll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	i.mustMove(t, Setting{Cached, Whole})
+	i.mustMove(t, Setting{Cached, 100}) // nothing has been counted meanwhile
+	rows, err := i.stages(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := rows[0].known
+	if p99 := known["repository"].Reads.recent(rows[0].now); p99 < time.Millisecond || p99 > 2*time.Millisecond {
+		t.Errorf("the repository's p99 is remembered as %v", p99)
+	}
+	if f := known["repository"].Reads; f.recent(f.At.Add(2*guardMemory)) != 0 || known["direct"].Reads.P99 != 0 {
+		t.Errorf("remembered: %+v", known)
+	}
+}
+
 func TestMovesBackDoNotWait(t *testing.T) {
 	d := dbtest.Open(t, Migrations())
 	a := newInstance(t, d, Setting{Cached, Whole})

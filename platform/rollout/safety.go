@@ -21,9 +21,11 @@ type Status struct {
 
 	Live, Acked                   int // instances, and those that have taken the version over
 	Compared, Mismatched, Dropped uint64
+	Checked, Stale                uint64       // cache hits, against PostgreSQL
 	Paths                         []PathStatus // the one that the stage leaves, and the one that it leads to
 
-	Advance []string // what speaks against the next step; empty where it is safe
+	Advance  []string // what speaks against the next step; empty where it is safe
+	Unjudged []string // what the guard of this process cannot judge, and why
 }
 
 // PathStatus is what has been counted on one path. In the stage shadow, the second path's calls are the comparisons.
@@ -70,7 +72,10 @@ func (r *Registry) Status(ctx context.Context, module string) (Status, error) {
 func (r *Registry) status(m *Module, row stageRow, f fleet) Status {
 	s := Status{
 		Module: m.name, Setting: row.Setting, Version: row.version, ChangedAt: row.changedAt, Live: f.live, Acked: f.acked,
-		Compared: f.Compared, Mismatched: f.Mismatched, Dropped: f.Dropped,
+		Compared: f.Compared, Mismatched: f.Mismatched, Dropped: f.Dropped, Checked: f.Checked, Stale: f.Stale,
+	}
+	if unjudged := m.unjudged.Load(); unjudged != nil {
+		s.Unjudged = *unjudged
 	}
 	outside, inside := row.Stage.paths()
 	for p := outside; p <= inside; p++ {
@@ -85,15 +90,31 @@ func (r *Registry) status(m *Module, row stageRow, f fleet) Status {
 
 // against returns what speaks against the next step.
 func (r *Registry) against(m *Module, row stageRow, f fleet) []string {
-	if row.Setting == (Setting{Cached, Whole}) {
-		return []string{"The module has arrived: there is no next stage."}
-	}
 	var reasons []string
 	if f.acked < f.live || f.live == 0 {
 		reasons = append(reasons, fmt.Sprintf("%d of %d live instances have acknowledged the stage.", f.acked, f.live))
 	}
-	if row.Stage == Shadow || row.Stage == Repository {
-		reasons = append(reasons, r.unproven(m, f.tally)...)
+	switch row.Stage {
+	case Shadow, Repository:
+		return append(reasons, r.unproven(m, f.tally)...)
+	case Cached:
+		return append(reasons, r.unchecked(row.Reach, f.tally)...)
+	default:
+		return reasons
+	}
+}
+
+// unchecked returns what is not known of the cache yet.
+func (r *Registry) unchecked(reach int, t tally) []string {
+	var reasons []string
+	if t.Stale > 0 {
+		reasons = append(reasons, fmt.Sprintf("%d of %d cache hits were stale.", t.Stale, t.Checked))
+	}
+	if reach == Whole {
+		return append(reasons, "The module has arrived: there is no next stage.")
+	}
+	if want := uint64(r.cfg.MinChecked); t.Checked < want { //nolint:gosec // validated
+		reasons = append(reasons, fmt.Sprintf("%d of %d cache hits have been compared with PostgreSQL.", t.Checked, want))
 	}
 	return reasons
 }
@@ -117,7 +138,7 @@ func (r *Registry) unproven(m *Module, t tally) []string {
 		reasons = append(reasons, "Not compared yet: "+strings.Join(missing, ", ")+".")
 	}
 	if offered := t.Compared + t.Dropped; t.Dropped > 0 && float64(t.Dropped) >= maxDropped*float64(offered) {
-		reasons = append(reasons, fmt.Sprintf("%d of %d comparisons were dropped: the queue was full.", t.Dropped, offered))
+		reasons = append(reasons, fmt.Sprintf("%d of %d comparisons were dropped: the queue was full, or a path did not answer.", t.Dropped, offered))
 	}
 	return reasons
 }

@@ -24,19 +24,22 @@ func TestSafeToAdvance(t *testing.T) {
 		live, acked int
 		want        []string // a part of each reason
 	}{
-		"direct needs no proof":  {Setting{Direct, Whole}, tally{}, 1, 1, nil},
-		"proven in shadow":       {Setting{Shadow, Whole}, proven, 2, 2, nil},
-		"proven in repository":   {Setting{Repository, 500}, proven, 2, 2, nil},
-		"nobody follows":         {Setting{Shadow, Whole}, proven, 0, 0, []string{"0 of 0 live"}},
-		"one behind":             {Setting{Shadow, Whole}, proven, 3, 2, []string{"2 of 3 live"}},
-		"nothing compared":       {Setting{Shadow, Whole}, tally{}, 1, 1, []string{"0 of 30000", "ByID, List"}},
-		"one too few":            {Setting{Shadow, Whole}, with(func(c *tally) { c.Compared-- }), 1, 1, []string{"29999 of 30000"}},
-		"one mismatch":           {Setting{Shadow, Whole}, with(func(c *tally) { c.Mismatched = 1 }), 1, 1, []string{"1 of 30000 comparisons differ"}},
-		"a method not exercised": {Setting{Shadow, Whole}, with(func(c *tally) { c.Methods["List"] = 0 }), 1, 1, []string{"Not compared yet: List."}},
-		"few dropped":            {Setting{Shadow, Whole}, with(func(c *tally) { c.Dropped = 300 }), 1, 1, nil},
-		"too many dropped":       {Setting{Shadow, Whole}, with(func(c *tally) { c.Dropped = 304 }), 1, 1, []string{"304 of 30304"}},
-		"on the way up":          {Setting{Cached, 500}, tally{}, 1, 1, nil},
-		"arrived":                {Setting{Cached, Whole}, tally{}, 1, 1, []string{"no next stage"}},
+		"direct needs no proof":   {Setting{Direct, Whole}, tally{}, 1, 1, nil},
+		"proven in shadow":        {Setting{Shadow, Whole}, proven, 2, 2, nil},
+		"proven in repository":    {Setting{Repository, 500}, proven, 2, 2, nil},
+		"nobody follows":          {Setting{Shadow, Whole}, proven, 0, 0, []string{"0 of 0 live"}},
+		"one behind":              {Setting{Shadow, Whole}, proven, 3, 2, []string{"2 of 3 live"}},
+		"nothing compared":        {Setting{Shadow, Whole}, tally{}, 1, 1, []string{"0 of 30000", "ByID, List"}},
+		"one too few":             {Setting{Shadow, Whole}, with(func(c *tally) { c.Compared-- }), 1, 1, []string{"29999 of 30000"}},
+		"one mismatch":            {Setting{Shadow, Whole}, with(func(c *tally) { c.Mismatched = 1 }), 1, 1, []string{"1 of 30000 comparisons differ"}},
+		"a method not exercised":  {Setting{Shadow, Whole}, with(func(c *tally) { c.Methods["List"] = 0 }), 1, 1, []string{"Not compared yet: List."}},
+		"few dropped":             {Setting{Shadow, Whole}, with(func(c *tally) { c.Dropped = 300 }), 1, 1, nil},
+		"too many dropped":        {Setting{Shadow, Whole}, with(func(c *tally) { c.Dropped = 304 }), 1, 1, []string{"304 of 30304"}},
+		"few hits checked":        {Setting{Cached, 500}, tally{Checked: 99}, 1, 1, []string{"99 of 100 cache hits"}},
+		"hits checked":            {Setting{Cached, 500}, tally{Checked: 100}, 1, 1, nil},
+		"a stale hit":             {Setting{Cached, 500}, tally{Checked: 100, Stale: 1}, 1, 1, []string{"1 of 100 cache hits were stale"}},
+		"arrived":                 {Setting{Cached, Whole}, tally{}, 1, 1, []string{"no next stage"}},
+		"arrived, and one behind": {Setting{Cached, Whole}, tally{}, 2, 1, []string{"1 of 2 live", "no next stage"}},
 	}
 	for name, tt := range tests {
 		m, err := newModule("users", Spec{Initial: tt.at, Methods: slices.Sorted(maps.Keys(all))})
@@ -65,6 +68,7 @@ func TestStatusAddsUpTheInstances(t *testing.T) {
 		m.counters.compare("ByID", false)
 		m.counters.reads[direct].observe(1000, nil)
 	}
+	other.users.counters.check(true)
 	for _, i := range []instance{f.instance, other} {
 		if err := i.poll(t.Context()); err != nil {
 			t.Fatal(err)
@@ -74,7 +78,7 @@ func TestStatusAddsUpTheInstances(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Live != 2 || s.Acked != 2 || s.Compared != 4 || s.Mismatched != 2 || s.Version != 1 {
+	if s.Live != 2 || s.Acked != 2 || s.Compared != 4 || s.Mismatched != 2 || s.Checked != 1 || s.Stale != 1 || s.Version != 1 {
 		t.Errorf("status %+v", s)
 	}
 	if len(s.Paths) != 2 || s.Paths[0].Name != "direct" || s.Paths[0].Calls != 2 || s.Paths[0].P99 == 0 {

@@ -80,6 +80,11 @@ func (s Setting) String() string { return fmt.Sprintf("%s at %v %%", s.Stage, s.
 
 func (s Setting) valid() bool { return s.Stage.index() >= 0 && s.Reach >= 0 && s.Reach <= Whole }
 
+// skips reports whether a move to other would take keys past a rung that does not answer for them yet.
+func (s Setting) skips(other Setting) bool {
+	return s.Stage == Repository && s.Reach < Whole && other.Stage == Cached
+}
+
 // adjacent reports whether other is reached from s in one move.
 func (s Setting) adjacent(other Setting) bool {
 	step := other.Stage.index() - s.Stage.index()

@@ -39,6 +39,7 @@ func latencyBound(bucket int) time.Duration {
 type counters struct {
 	reads, writes                 [paths]operation
 	compared, mismatched, dropped atomic.Uint64
+	checked, stale                atomic.Uint64             // cache hits
 	methods                       map[string]*atomic.Uint64 // compared, by method; the keys never change
 }
 
@@ -87,6 +88,14 @@ func (c *counters) compare(method string, same bool) {
 	}
 }
 
+// check counts one cache hit that was compared with PostgreSQL.
+func (c *counters) check(stale bool) {
+	c.checked.Add(1)
+	if stale {
+		c.stale.Add(1)
+	}
+}
+
 // failed reports whether an error is a path's failure, and no answer: that something does not exist is an answer.
 func failed(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -102,6 +111,8 @@ type tally struct {
 	Compared   uint64            `json:"compared"`
 	Mismatched uint64            `json:"mismatched"`
 	Dropped    uint64            `json:"dropped"`
+	Checked    uint64            `json:"checked"` // cache hits, against PostgreSQL
+	Stale      uint64            `json:"stale"`   // of them
 	Methods    map[string]uint64 `json:"methods"`
 }
 
@@ -118,7 +129,7 @@ type operationTally struct {
 func (c *counters) tally() tally {
 	t := tally{
 		Compared: c.compared.Load(), Mismatched: c.mismatched.Load(), Dropped: c.dropped.Load(),
-		Methods: make(map[string]uint64, len(c.methods)),
+		Checked: c.checked.Load(), Stale: c.stale.Load(), Methods: make(map[string]uint64, len(c.methods)),
 	}
 	for name, n := range c.methods {
 		t.Methods[name] = n.Load()
@@ -139,10 +150,21 @@ func (t tally) minus(o tally) tally {
 	return t.combine(o, func(a, b uint64) uint64 { return a - min(a, b) })
 }
 
+// shrunk reports whether less is known than before: an instance that is long gone has been forgotten.
+func (t tally) shrunk(before tally) bool {
+	for p := range t.Paths {
+		if t.Paths[p].calls() < before.Paths[p].calls() {
+			return true
+		}
+	}
+	return t.Compared < before.Compared || t.Checked < before.Checked
+}
+
 func (t tally) combine(o tally, with func(a, b uint64) uint64) tally {
 	sum := tally{
 		Compared: with(t.Compared, o.Compared), Mismatched: with(t.Mismatched, o.Mismatched),
-		Dropped: with(t.Dropped, o.Dropped), Methods: combine(t.Methods, o.Methods, with),
+		Dropped: with(t.Dropped, o.Dropped), Checked: with(t.Checked, o.Checked), Stale: with(t.Stale, o.Stale),
+		Methods: combine(t.Methods, o.Methods, with),
 	}
 	for p := range sum.Paths {
 		sum.Paths[p] = pathTally{

@@ -15,6 +15,8 @@ var (
 	ErrVersionChanged   = errs.New(errs.Precondition, "precondition_failed", "The module has been moved meanwhile. Read it again.")
 	ErrStageNotAdjacent = errs.New(errs.Conflict, "stage_not_adjacent",
 		"A module moves one stage at a time: direct, shadow, repository, cached.")
+	ErrStageNotWhole = errs.New(errs.Conflict, "stage_not_whole",
+		"The cache is read through the repository, which must answer for 100 percent of the keys first.")
 	ErrInstancesNotCaughtUp = errs.New(errs.Conflict, "instances_not_caught_up",
 		"Not every live instance has acknowledged the move before. Try again in two seconds.")
 )
@@ -50,19 +52,21 @@ type stageRow struct {
 	wanted    string // by the flag, the last time it changed
 	held      bool   // by the guard
 	changedAt time.Time
+	known     baseline
+	now       time.Time // by the database's clock
 }
 
-const stageColumns = `module, stage, reach, version, wanted, held, changed_at`
+const stageColumns = `module, stage, reach, version, wanted, held, changed_at, baseline, clock_timestamp()`
 
 func (s *stageRow) fields() []any {
-	return []any{&s.module, &s.Stage, &s.Reach, &s.version, &s.wanted, &s.held, &s.changedAt}
+	return []any{&s.module, &s.Stage, &s.Reach, &s.version, &s.wanted, &s.held, &s.changedAt, &s.known, &s.now}
 }
 
 // Change moves a module. It is in force in this process when it returns, and on the others within two polls. A move to
 // where the module is changes nothing. Moves back are always possible; others wait for the instances.
 //
-// Errors: ErrNotFound, ErrVersionChanged, ErrStageNotAdjacent, ErrInstancesNotCaughtUp, ErrManagedElsewhere, those of the
-// database.
+// Errors: ErrNotFound, ErrVersionChanged, ErrStageNotAdjacent, ErrStageNotWhole, ErrInstancesNotCaughtUp,
+// ErrManagedElsewhere, those of the database.
 func (r *Registry) Change(ctx context.Context, c Change) error {
 	if r.flags != nil {
 		return ErrManagedElsewhere
@@ -70,7 +74,8 @@ func (r *Registry) Change(ctx context.Context, c Change) error {
 	if err := r.change(ctx, c); err != nil {
 		return err
 	}
-	if err := r.poll(ctx); err != nil { // the move has been made; the next poll will tell
+	// The move has been made, whoever still waits for the answer; if it cannot be taken over now, the next poll will.
+	if err := r.poll(context.WithoutCancel(ctx)); err != nil {
 		r.log.WarnContext(ctx, "rollout: a move could not be taken over at once", "module", c.Module, "error", err)
 	}
 	return nil
@@ -105,6 +110,9 @@ func (r *Registry) permit(ctx context.Context, row stageRow, to Setting) error {
 	if !row.adjacent(to) {
 		return ErrStageNotAdjacent
 	}
+	if row.skips(to) {
+		return ErrStageNotWhole
+	}
 	if to.below(row.Setting) {
 		return nil
 	}
@@ -122,10 +130,14 @@ func (r *Registry) permit(ctx context.Context, row stageRow, to Setting) error {
 
 // move writes a move that is permitted.
 func (r *Registry) move(ctx context.Context, row stageRow, c Change) error {
+	fleets, err := r.fleets(ctx)
+	if err != nil {
+		return err
+	}
 	if _, err := r.db.Querier(ctx).ExecContext(ctx,
-		`UPDATE rollout_stages SET stage = $2, reach = $3, version = version + 1, held = $4, changed_at = now()
+		`UPDATE rollout_stages SET stage = $2, reach = $3, version = version + 1, held = $4, baseline = $5, changed_at = now()
 			WHERE module = $1`,
-		c.Module, c.To.Stage, c.To.Reach, c.Actor == Guard); err != nil {
+		c.Module, c.To.Stage, c.To.Reach, c.Actor == Guard, row.known.with(fleets[c.Module].tally, row.now)); err != nil {
 		return db.Translate(err, nil)
 	}
 	if err := r.remember(ctx, c, row.version+1); err != nil {
