@@ -7,37 +7,20 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
 )
 
 const (
-	confirmAfter   = 50 * time.Millisecond // a difference is looked at again
-	compareTimeout = 2 * time.Second       // for one comparison, the wait apart
-	maxPending     = 20                    // reports of a module between two polls; the rest is only counted
+	confirmAfter = 50 * time.Millisecond // a difference is looked at again
+	maxPending   = 20                    // reports of a module between two polls; the rest is only counted
 )
 
-var (
-	// errRead ends a transaction of reads: after a statement that failed, it could not be committed.
-	errRead = errors.New("rollout: everything has been read")
-	// errPanicked stands for the error of a call that returned none.
-	errPanicked = errors.New("rollout: a path panicked")
-)
-
-// comparer repeats reads in the background. What comes while its queue is full is dropped: no request ever waits.
-type comparer struct {
-	db     *db.DB
-	role   atomic.Pointer[string]     // that it reads under; nil: the connection's own
-	jobs   chan func(context.Context) // answers to be compared
-	doubts chan func(context.Context) // differences to be looked at again: they come first, and no answer crowds them out
-}
+// errPanicked stands for the error of a call that returned none.
+var errPanicked = errors.New("rollout: a path panicked")
 
 // A Mismatch reports a difference that lasted.
 type Mismatch struct {
@@ -48,66 +31,6 @@ type Mismatch struct {
 	Compared    string       `json:"compared"`
 	Differences []Difference `json:"differences"`
 	SeenAt      time.Time    `json:"-"`
-}
-
-// run works the queue off until ctx ends.
-func (c *comparer) run(ctx context.Context, workers int) {
-	var all sync.WaitGroup
-	for range workers {
-		all.Go(func() {
-			for ctx.Err() == nil {
-				c.next(ctx)
-			}
-		})
-	}
-	all.Wait()
-}
-
-// next does one job.
-func (c *comparer) next(ctx context.Context) {
-	select {
-	case doubt := <-c.doubts:
-		doubt(ctx)
-		return
-	default:
-	}
-	select {
-	case <-ctx.Done():
-	case doubt := <-c.doubts:
-		doubt(ctx)
-	case job := <-c.jobs:
-		job(ctx)
-	}
-}
-
-// room reports whether the queue takes another job, as far as that can be known without putting it there.
-func (c *comparer) room() bool { return len(c.jobs) < cap(c.jobs) }
-
-// readOnly runs fn in a transaction in which nothing can be written, not by this role nor by any. In a snapshot, all its
-// reads see the same state.
-func (c *comparer) readOnly(ctx context.Context, snapshot bool, fn func(context.Context)) error {
-	ctx, cancel := context.WithTimeout(ctx, compareTimeout)
-	defer cancel()
-	err := c.db.InTx(ctx, func(ctx context.Context) error {
-		var setup []string
-		if snapshot {
-			setup = append(setup, "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-		}
-		if role := c.role.Load(); role != nil {
-			setup = append(setup, assume(*role))
-		}
-		if len(setup) > 0 {
-			if _, err := c.db.Querier(ctx).ExecContext(ctx, strings.Join(setup, "; ")); err != nil {
-				return db.Translate(err, nil)
-			}
-		}
-		fn(ctx)
-		return errRead
-	}, db.ReadOnly())
-	if errors.Is(err, errRead) {
-		return nil
-	}
-	return err
 }
 
 // other returns the path to compare an answer with, if it is one of those to be compared: in shadow those of the cohort,
@@ -128,6 +51,7 @@ func (m *Module) other(d decision) (path, bool) {
 
 // A trial is one read to be compared: what was answered, and how to read again.
 type trial struct {
+	m               *Module
 	method, key     string
 	version         int64
 	answerer, other path
@@ -135,12 +59,12 @@ type trial struct {
 	again, try      func(context.Context) (outcome, bool) // on the path that answered, and on the other
 }
 
-// queue hands the comparer a job, or counts it as dropped.
-func (m *Module) queue(to chan<- func(context.Context), job func(context.Context)) {
+// queue puts the trial into one of the comparer's queues, or counts it as dropped.
+func (t *trial) queue(to chan<- *trial) {
 	select {
-	case to <- job:
+	case to <- t:
 	default:
-		m.counters.dropped.Add(1)
+		t.m.counters.dropped.Add(1)
 	}
 }
 
@@ -155,32 +79,31 @@ func repeated(value any, err error) (outcome, bool) {
 	return outcomeOf(value, err)
 }
 
-// run compares. A difference is looked at again a moment later; meanwhile the queue goes on.
-func (m *Module) run(ctx context.Context, t trial) {
+// run compares in the transaction that ctx carries, and reports whether that goes on: not after a failed statement. A
+// difference is looked at again a moment later; meanwhile the queue goes on.
+func (t *trial) run(ctx context.Context) (intact bool) {
+	m := t.m
 	if m.current.Load().version != t.version {
-		return // it says nothing about the stage that the module is at now
+		return true // it says nothing about the stage that the module is at now
 	}
-	var got outcome
-	ok := false
 	started := time.Now()
-	err := m.compare.readOnly(ctx, false, func(ctx context.Context) {
-		got, ok = t.try(ctx)
-		m.counters.reads[t.other].observe(time.Since(started), got.err)
-	})
+	got, ok := t.try(ctx)
+	m.counters.reads[t.other].observe(time.Since(started), got.err)
 	switch {
-	case err != nil || !ok:
+	case !ok:
 		m.counters.dropped.Add(1)
 	case len(diff(t.answered, got)) == 0:
 		m.counters.compare(t.method, true)
 	default:
-		time.AfterFunc(confirmAfter, func() {
-			m.queue(m.compare.doubts, func(ctx context.Context) { m.confirm(ctx, t) })
-		})
+		time.AfterFunc(confirmAfter, func() { t.queue(m.compare.doubts) })
 	}
+	var refused *pgconn.PgError
+	return !failed(got.err) && !errors.As(got.err, &refused)
 }
 
 // confirm counts a difference if it is still there when both paths read one snapshot, so that no write can come between.
-func (m *Module) confirm(ctx context.Context, t trial) {
+func (t *trial) confirm(ctx context.Context) {
+	m := t.m
 	var a, b outcome
 	var aok, bok bool
 	err := m.compare.readOnly(ctx, true, func(ctx context.Context) {
@@ -202,7 +125,7 @@ func (m *Module) confirm(ctx context.Context, t trial) {
 }
 
 // report keeps a mismatch for the next poll to publish.
-func (m *Module) report(t trial, differences []Difference) {
+func (m *Module) report(t *trial, differences []Difference) {
 	sum := sha256.Sum256([]byte(m.name + "\x00" + t.key))
 	m.mu.Lock()
 	defer m.mu.Unlock()

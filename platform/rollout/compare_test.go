@@ -73,7 +73,7 @@ type toy struct {
 	direct, orm *shelf
 }
 
-func newToy(t *testing.T, at Setting, options ...func(*Config, *Spec)) *toy {
+func newToy(t testing.TB, at Setting, options ...func(*Config, *Spec)) *toy {
 	t.Helper()
 	d := dbtest.Open(t, Migrations())
 	if _, err := d.SQL().ExecContext(t.Context(),
@@ -251,8 +251,8 @@ func TestDifferencesAreNotCrowdedOut(t *testing.T) {
 	f := newToy(t, Setting{Shadow, Whole}, func(c *Config, _ *Spec) { c.Queue, c.Workers = 1, 1 })
 	f.orm.wrong = func(_ context.Context, _ db.Querier, i *item) error { i.Name = "wrong"; return nil }
 	f.mustRead(t, "1")
-	(<-f.users.compare.jobs)(t.Context()) // finds a difference
-	f.mustRead(t, "1")                    // fills the queue
+	f.users.compare.next(t.Context()) // finds a difference
+	f.mustRead(t, "1")                // fills the queue
 	eventually(t, "the difference waits to be looked at again", func() bool { return len(f.users.compare.doubts) == 1 })
 	f.users.compare.next(t.Context())
 	if got := f.users.counters.tally(); got.Mismatched != 1 || got.Dropped != 0 {

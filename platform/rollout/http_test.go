@@ -54,7 +54,7 @@ func TestHistoryAndMismatchesAPI(t *testing.T) {
 	for n := range 3 {
 		i.mustMove(t, Setting{Shadow, n + 1})
 	}
-	i.users.report(trial{method: "ByID", key: "ada@example.org", version: 4, answerer: direct, other: repository},
+	i.users.report(&trial{method: "ByID", key: "ada@example.org", version: 4, answerer: direct, other: repository},
 		[]Difference{{"/Name", "changed"}})
 	if err := i.poll(t.Context()); err != nil {
 		t.Fatal(err)

@@ -99,11 +99,11 @@ func compare[R, Reader, T any](
 			return repeated(read(ctx, reader[Reader](l.rung(p))))
 		}
 	}
-	t := trial{
-		method: method, key: key, version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
+	t := &trial{
+		m: m, method: method, key: key, version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
 		again: repeat(answerer), try: repeat(other),
 	}
-	m.queue(m.compare.jobs, func(ctx context.Context) { m.run(ctx, t) })
+	t.queue(m.compare.jobs)
 }
 
 // reader narrows a rung to its reads.

@@ -99,9 +99,7 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12], flags: deps.Flags,
-		compare: &comparer{
-			db: deps.DB, jobs: make(chan func(context.Context), cfg.Queue), doubts: make(chan func(context.Context), cfg.Queue),
-		},
+		compare: newComparer(deps.DB, cfg.Queue),
 	}
 	if err := deps.Metrics.Register(collector{r}); err != nil {
 		return nil, fmt.Errorf("rollout: metrics: %w", err)
@@ -143,7 +141,7 @@ func (r *Registry) CacheChecked(kind, id string, stale bool) {
 		}
 		m.counters.check(stale)
 		if stale {
-			m.report(trial{method: "cached " + kind, key: id, version: s.version, answerer: cached, other: repository},
+			m.report(&trial{method: "cached " + kind, key: id, version: s.version, answerer: cached, other: repository},
 				[]Difference{{Kind: "changed"}})
 		}
 	}

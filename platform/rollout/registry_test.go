@@ -56,13 +56,13 @@ type instance struct {
 	log   *logged
 }
 
-func newInstance(t *testing.T, d *db.DB, initial Setting, options ...func(*Config, *Spec)) instance {
+func newInstance(t testing.TB, d *db.DB, initial Setting, options ...func(*Config, *Spec)) instance {
 	t.Helper()
 	return newFlagged(t, d, initial, nil, options...)
 }
 
 // newFlagged is newInstance with a source of flags.
-func newFlagged(t *testing.T, d *db.DB, initial Setting, flags *FlagSource, options ...func(*Config, *Spec)) instance {
+func newFlagged(t testing.TB, d *db.DB, initial Setting, flags *FlagSource, options ...func(*Config, *Spec)) instance {
 	t.Helper()
 	cfg, spec := Defaults(), Spec{Initial: initial, Methods: MethodsOf[Reader]()}
 	for _, option := range options {
@@ -86,7 +86,7 @@ func newFlagged(t *testing.T, d *db.DB, initial Setting, flags *FlagSource, opti
 }
 
 // run runs the instance until the test ends, or stop is called.
-func (i instance) run(t *testing.T) (stop func()) {
+func (i instance) run(t testing.TB) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
