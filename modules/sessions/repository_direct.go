@@ -144,7 +144,7 @@ func (r *DirectRepository) CountAttempt(ctx context.Context, a Attempt) (Tally, 
 	var reset float64
 	err := r.db.Querier(ctx).QueryRowContext(ctx, `
 		INSERT INTO sign_in_failures AS f (key, failures, expires_at)
-		VALUES (coalesce((SELECT key FROM sign_in_clients WHERE key = $2), $1), 1, clock_timestamp() + make_interval(secs => $4))
+		VALUES (coalesce((SELECT key FROM sign_in_clients WHERE key = $2), $1), 1, now() + make_interval(secs => $4))
 		ON CONFLICT (key) DO UPDATE SET
 			failures = CASE WHEN f.expires_at <= clock_timestamp() THEN 1 ELSE least(f.failures, $3) + 1 END,
 			expires_at = CASE WHEN f.expires_at <= clock_timestamp() THEN excluded.expires_at ELSE f.expires_at END

@@ -431,6 +431,23 @@ func TestMailedTokens(t *testing.T) {
 	wantError(t, "the new password", err, nil)
 }
 
+func TestSameJSON(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{`{"a":1,"b":[null,true]}`, `{ "b": [null, true], "a": 1 }`, true},
+		{`{"a":[null]}`, `{"a":[0]}`, false},
+		{`{"a":10000000000000001}`, `{"a":10000000000000002}`, false},
+		{`{"a":1}`, `{"a":1,"b":null}`, false},
+		{`{`, `{}`, false},
+	} {
+		if got := sameJSON(json.RawMessage(tt.a), json.RawMessage(tt.b)); got != tt.want {
+			t.Errorf("%s and %s: %v, want %v", tt.a, tt.b, got, tt.want)
+		}
+	}
+}
+
 // FuzzPatch merges any patch into metadata: it either is refused or leaves an object.
 func FuzzPatch(f *testing.F) {
 	for _, seed := range []string{`{"a":null}`, `{"a":{"b":[1]}}`, `[]`, `null`, `{"a":1e400}`, `{`} {

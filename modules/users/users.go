@@ -9,12 +9,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/mail"
+	"reflect"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/errs"
@@ -60,9 +60,19 @@ func (u User) equal(v User) bool {
 		sameJSON(u.Metadata, v.Metadata)
 }
 
-// sameJSON reports whether a and b say the same. Most often they are the same text, which costs least to find out.
+// sameJSON reports whether two texts say the same, whatever the order of their members and the space between.
 func sameJSON(a, b json.RawMessage) bool {
-	return bytes.Equal(a, b) || jsonpatch.Equal(a, b)
+	if bytes.Equal(a, b) {
+		return true
+	}
+	decode := func(text json.RawMessage) (v any, ok bool) {
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.UseNumber() // keeps numbers that no float64 tells apart
+		return v, d.Decode(&v) == nil
+	}
+	x, xok := decode(a)
+	y, yok := decode(b)
+	return xok && yok && reflect.DeepEqual(x, y)
 }
 
 // changed names the members in which v differs from u, for the audit trail.

@@ -49,6 +49,7 @@ func BenchmarkShadow(b *testing.B) {
 
 // paced reads for a while, and returns how long each answer took.
 func (f *toy) paced(b *testing.B, readers int, pace, span time.Duration) []time.Duration {
+	b.Helper()
 	took := make([][]time.Duration, readers)
 	var all sync.WaitGroup
 	end := time.Now().Add(span)
