@@ -65,7 +65,7 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 // readSources looks at every file that the server is made of. `go test` notes what a test looks at, and so knows when a
-// passed one must run again: this package imports nothing of the server.
+// passed one must run again: the program that this package builds is none of its imports.
 func readSources() error {
 	for _, dir := range []string{"../cmd", "../configs", "../modules", "../platform", "../go.mod"} {
 		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
