@@ -25,7 +25,7 @@ type table []*row
 // strict returns how many reads of strict kinds there are in all.
 func (rows table) strict() (n uint64) {
 	for _, r := range rows {
-		n += uint64(r.counts.strict.Load())
+		n += uint64(r.strict.Load())
 	}
 	return n
 }
