@@ -8,7 +8,6 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/rollout"
 	"github.com/strata-accounts/strata/platform/rollout/rollouttest"
 )
@@ -16,15 +15,11 @@ import (
 // TestRungsDoTheSame: writes are not compared on live traffic, so here they are.
 func TestRungsDoTheSame(t *testing.T) {
 	t.Parallel()
-	rungs := [2]rollouttest.Rung[Repository]{}
-	for i, stage := range []rollout.Stage{rollout.Direct, rollout.Repository} {
-		rungs[i] = rollouttest.Rung[Repository]{Name: string(stage), Open: func(d *db.DB) Repository {
-			return NewSwitchRepository(&rollout.Ladder[Repository]{
-				DB: d, Stage: stage, Direct: NewDirectRepository(d), Repository: NewPostgresRepository(d),
-			})
-		}}
+	open := func(l *rollout.Ladder[Repository]) Repository {
+		l.Direct, l.Repository = NewDirectRepository(l.DB), NewPostgresRepository(l.DB)
+		return NewSwitchRepository(l)
 	}
-	rollouttest.Twins(t, 200, openDB, rungs, func() rollouttest.Step[Repository] { return (&twin{}).step })
+	rollouttest.Twins(t, 200, openDB, rollouttest.Rungs(open), func() rollouttest.Step[Repository] { return (&twin{}).step })
 }
 
 // A twin remembers what it has made.

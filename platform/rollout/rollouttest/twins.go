@@ -19,6 +19,7 @@ import (
 
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/rollout"
 )
 
 // seedVariable names the seed of a run to be repeated.
@@ -28,6 +29,15 @@ const seedVariable = "STRATA_TEST_SEED"
 type Rung[R any] struct {
 	Name string
 	Open func(*db.DB) R
+}
+
+// Rungs are the first two of a module, each behind its switch. Open puts the module's implementations into the ladder that
+// it is given, and returns the switch over it.
+func Rungs[R any](open func(*rollout.Ladder[R]) R) (rungs [2]Rung[R]) {
+	for i, stage := range []rollout.Stage{rollout.Direct, rollout.Repository} {
+		rungs[i] = Rung[R]{string(stage), func(d *db.DB) R { return open(&rollout.Ladder[R]{DB: d, Stage: stage}) }}
+	}
+	return rungs
 }
 
 // Step makes one call, or a few that belong together, notes what came of each with Player.Note, and returns the error of
