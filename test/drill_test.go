@@ -19,6 +19,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/strata-accounts/strata/internal/servertest"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
 
@@ -163,7 +164,7 @@ func (l *load) await(module string, acked bool) {
 				time.Since(began).Round(time.Millisecond), m.Compared, m.Hits.Checked)
 			return
 		}
-		if time.Since(began) > startTimeout || l.over.Load() {
+		if time.Since(began) > servertest.StartTimeout || l.over.Load() {
 			l.t.Fatalf("%s does not get on: %+v", module, m)
 		}
 		time.Sleep(20 * time.Millisecond)
@@ -190,7 +191,7 @@ func (l *load) behindTheCache() {
 			version++
 			s.deployment.secret(stored)
 		}
-		if time.Since(began) > startTimeout {
+		if time.Since(began) > servertest.StartTimeout {
 			l.t.Fatalf("the guard does not act: %+v", s.module("users"))
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-accounts/strata/internal/servertest"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
 
@@ -47,7 +48,7 @@ func TestClimb(t *testing.T) {
 // move moves a module, as soon as all instances have taken over the move before.
 func (s *server) move(module, stage string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(startTimeout); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(servertest.StartTimeout); ; time.Sleep(50 * time.Millisecond) {
 		res := s.root.Do("PATCH", "/v1/modules/"+module, map[string]any{"stage": stage, "reason": "It is time."})
 		if res.Status == http.StatusOK {
 			return
@@ -66,7 +67,7 @@ func (s *server) awaitStage(module, stage string) {
 		Stage     string
 		Instances struct{ Acked, Live int }
 	}
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(servertest.StartTimeout); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		s.root.Do("GET", "/v1/modules/"+module, nil).Want(http.StatusOK).JSON(&status)
 		if status.Stage == stage && status.Instances.Live == 2 && status.Instances.Acked == 2 {
 			return

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/strata-accounts/strata/internal/servertest"
 )
 
 // TestDatabaseOutage cuts a server off from PostgreSQL: what it cannot know it does not answer, neither with a yes from a
@@ -33,7 +35,7 @@ func TestDatabaseOutage(t *testing.T) {
 	s.Do("POST", "/v1/sessions", credentials(ada.email, ada.password)).Want(http.StatusServiceUnavailable)
 	s.root.Do("POST", "/v1/users", credentials("new."+ada.email, ada.password)).Want(http.StatusServiceUnavailable)
 	s.root.Do("GET", "/v1/users", nil).Want(http.StatusServiceUnavailable)
-	if status, err := get(t.Context(), s.readyz); err != nil || status != http.StatusServiceUnavailable {
+	if status, _, err := servertest.Get(t.Context(), s.readyz); err != nil || status != http.StatusServiceUnavailable {
 		t.Errorf("a server without a database calls itself ready: %d, %v", status, err)
 	}
 

@@ -199,8 +199,8 @@ var storyTrail = []string{
 // auditVerify re-audits the log of a stopped server with the program's own command.
 func (s *server) auditVerify() {
 	s.t.Helper()
-	verify := exec.CommandContext(s.t.Context(), s.cmd.Path, "audit", "verify")
-	verify.Env = s.cmd.Env
+	verify := exec.CommandContext(s.t.Context(), s.Cmd.Path, "audit", "verify")
+	verify.Env = s.Cmd.Env
 	if out, err := verify.CombinedOutput(); err != nil {
 		s.t.Errorf("audit verify: %v\n%s", err, out)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/strata-accounts/strata/internal/servertest"
 	"github.com/strata-accounts/strata/modules/users"
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
@@ -149,7 +150,7 @@ func (m *mistaken) read() (wrong int) {
 // until waits for something that comes by itself.
 func (m *mistaken) until(what string, holds func(moduleState) bool) {
 	m.t.Helper()
-	for deadline := time.Now().Add(startTimeout); !holds(m.module("users")); {
+	for deadline := time.Now().Add(servertest.StartTimeout); !holds(m.module("users")); {
 		if time.Now().After(deadline) {
 			m.t.Fatalf("never came true: %s: %+v", what, m.module("users"))
 		}

@@ -14,10 +14,8 @@ package consistency
 
 import (
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"strconv"
 	"testing"
 	"time"
@@ -31,7 +29,6 @@ const (
 
 // TestConsistency is the promise: nothing older than what was acknowledged, and nothing that was never committed.
 func TestConsistency(t *testing.T) {
-	readSources(t)
 	seed := number(t, "CONSISTENCY_SEED", rand.Uint64())
 	t.Logf("CONSISTENCY_SEED=%d", seed)
 	reads := number(t, "CONSISTENCY_READS", 0)
@@ -55,7 +52,6 @@ func TestConsistency(t *testing.T) {
 // TestDeleteAfterCommit shows that the harness can fail. What everyone writes, a delete from Redis after COMMIT and a
 // plain SET on the way back, returns stale reads without any fault.
 func TestDeleteAfterCommit(t *testing.T) {
-	readSources(t)
 	if number(t, "CONSISTENCY_READS", 0) == 0 {
 		t.Parallel()
 	}
@@ -126,21 +122,4 @@ func number(t *testing.T, variable string, otherwise uint64) uint64 {
 		t.Fatalf("%s: %v", variable, err)
 	}
 	return n
-}
-
-// readSources looks at every file that the server is made of. `go test` notes what a test looks at, and so knows when a
-// passed one must run again.
-func readSources(t *testing.T) {
-	t.Helper()
-	for _, dir := range []string{"../../cmd", "../../configs", "../../modules", "../../platform", "../../go.mod"} {
-		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-			if err == nil {
-				_, err = os.Stat(path)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
 }

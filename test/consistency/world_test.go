@@ -5,19 +5,16 @@ package consistency
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -25,40 +22,22 @@ import (
 	_ "github.com/jackc/pgx/v5/stdlib" // the foreign writers' driver
 	"github.com/redis/go-redis/v9"
 
+	"github.com/strata-accounts/strata/internal/servertest"
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
 
 const (
-	instances    = 3
-	rootKey      = "sk_root_of_the_consistency_tests_0123456789"
-	startTimeout = 60 * time.Second
-	warmTimeout  = 5 * time.Second
+	instances   = 3
+	rootKey     = "sk_root_of_the_consistency_tests_0123456789"
+	warmTimeout = 5 * time.Second
 )
 
-// program builds the server once per run, with the switches that make it slow and fail (cmd/api/faults.go).
-var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "strata-consistency-")
-	if err != nil {
-		return "", err
-	}
-	programDir = dir
-	path := filepath.Join(dir, "strata")
-	args := []string{"build", "-tags", "faults", "-o", path}
-	if raceDetector {
-		args = append(args, "-race")
-	}
-	out, err := exec.Command("go", append(args, "../../cmd/api")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build the server: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-var programDir string // empty until the server is built
+// program has the switches that make it slow and fail (cmd/api/faults.go).
+var program = servertest.NewProgram("../..", "faults")
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	_ = os.RemoveAll(programDir)
+	program.Remove()
 	os.Exit(code)
 }
 
@@ -72,13 +51,13 @@ type world struct {
 }
 
 type instance struct {
+	*servertest.Process
+
 	t               *testing.T
 	addr, adminAddr string
 	env             []string
 	log             string // file
 	toRedis, toSQL  *link
-	cmd             *exec.Cmd
-	exited          chan struct{}
 }
 
 // newWorld starts everything. Settings are environment variables, name=value.
@@ -95,10 +74,10 @@ func newWorld(t *testing.T, settings ...string) *world {
 	dir := t.TempDir()
 	for n := range instances {
 		i := &instance{
-			t: t, addr: freeAddr(t), adminAddr: freeAddr(t), log: filepath.Join(dir, fmt.Sprintf("%d.log", n)),
+			t: t, addr: servertest.FreeAddr(t), adminAddr: servertest.FreeAddr(t), log: filepath.Join(dir, fmt.Sprintf("%d.log", n)),
 			toRedis: newLink(t, "tcp", w.redis.Addr),
 		}
-		i.env = append(cleanEnvironment(), "DATABASE_URL="+i.divert(databaseURL), "REDIS_URL=redis://"+i.toRedis.addr()+"/0",
+		i.env = append(servertest.Environment(), "DATABASE_URL="+i.divert(databaseURL), "REDIS_URL=redis://"+i.toRedis.addr()+"/0",
 			"STRATA_ADDR="+i.addr, "STRATA_ADMIN_ADDR="+i.adminAddr, "STRATA_STATE_DIR="+dir, "STRATA_ROOT_KEY="+rootKey,
 			"STRATA_LOG__LEVEL=warn", "STRATA_DATABASE__MAX_OPEN=20")
 		i.env = append(i.env, settings...)
@@ -130,27 +109,6 @@ func (w *world) definePreference() {
 	}
 }
 
-// cleanEnvironment is this process's environment without what configures a server.
-func cleanEnvironment() []string {
-	var env []string
-	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "STRATA_") && name != "DATABASE_URL" && name != "REDIS_URL" {
-			env = append(env, v)
-		}
-	}
-	return env
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 // divert leads the instance to its database over a link, and returns the address to use.
 func (i *instance) divert(databaseURL string) string {
 	i.t.Helper()
@@ -168,75 +126,28 @@ func (i *instance) divert(databaseURL string) string {
 // start runs the process, on the same addresses each time.
 func (i *instance) start() {
 	i.t.Helper()
-	path, err := program()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	output, err := os.OpenFile(i.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	defer output.Close() // the process has its own
-	i.cmd = exec.Command(path)
-	i.cmd.Env = i.env
-	i.cmd.Stdout, i.cmd.Stderr = output, output
-	if err := i.cmd.Start(); err != nil {
-		i.t.Fatal(err)
-	}
-	cmd, exited := i.cmd, make(chan struct{})
-	i.exited = exited
-	go func() {
-		_ = cmd.Wait() // its outcome is in ProcessState
-		close(exited)
-	}()
+	p := servertest.Start(i.t, program.Path(i.t), i.env, i.log)
+	i.Process = p
 	i.t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-exited
-		if cmd.ProcessState.ExitCode() > 0 {
-			i.t.Errorf("an instance ended by itself: %s\n%s", cmd.ProcessState, i.logTail())
+		_ = p.Cmd.Process.Kill()
+		<-p.Exited
+		if p.Cmd.ProcessState.ExitCode() > 0 {
+			i.t.Errorf("an instance ended by itself: %s\n%s", p.Cmd.ProcessState, i.LogTail())
 		}
 		if log, err := os.ReadFile(i.log); err != nil || bytes.Contains(log, []byte("DATA RACE")) {
-			i.t.Errorf("a data race, or no log: %v\n%s", err, i.logTail())
+			i.t.Errorf("a data race, or no log: %v\n%s", err, i.LogTail())
 		}
 	})
 }
 
 func (i *instance) awaitReady() {
 	i.t.Helper()
-	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		select {
-		case <-i.exited:
-			i.t.Fatalf("an instance ended: %s\n%s", i.cmd.ProcessState, i.logTail())
-		default:
-		}
-		if status, _, err := get("http://" + i.adminAddr + "/readyz"); err == nil && status == http.StatusOK {
-			return
-		}
-	}
-	i.t.Fatalf("an instance is not ready after %s\n%s", startTimeout, i.logTail())
-}
-
-func get(url string) (int, []byte, error) {
-	c := http.Client{Timeout: 5 * time.Second}
-	res, err := c.Get(url)
-	if err != nil {
-		return 0, nil, err
-	}
-	body, err := io.ReadAll(res.Body)
-	return res.StatusCode, body, errors.Join(err, res.Body.Close())
-}
-
-func (i *instance) logTail() string {
-	log, err := os.ReadFile(i.log)
-	if err != nil {
-		return err.Error()
-	}
-	return "its log ends with:\n" + string(log[max(0, len(log)-4096):])
+	i.AwaitReady(i.t, "http://"+i.adminAddr+"/readyz")
 }
 
 func (i *instance) signal(s syscall.Signal) {
 	i.t.Helper()
-	if err := i.cmd.Process.Signal(s); err != nil {
+	if err := i.Cmd.Process.Signal(s); err != nil {
 		i.t.Fatal(err)
 	}
 }
@@ -245,7 +156,7 @@ func (i *instance) signal(s syscall.Signal) {
 func (i *instance) restart(down time.Duration) {
 	i.t.Helper()
 	i.signal(syscall.SIGKILL)
-	<-i.exited
+	<-i.Exited
 	time.Sleep(down)
 	i.start()
 	i.awaitReady()
@@ -280,7 +191,7 @@ type samples map[string]float64
 // metrics asks an instance; one that does not answer has no samples.
 func (i *instance) metrics() samples {
 	s := samples{}
-	_, body, err := get("http://" + i.adminAddr + "/metrics")
+	_, body, err := servertest.Get(context.Background(), "http://"+i.adminAddr+"/metrics")
 	if err != nil {
 		return s
 	}

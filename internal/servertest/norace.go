@@ -1,6 +1,6 @@
-//go:build unix && race
+//go:build unix && !race
 
-package test
+package servertest
 
 // raceDetector is whether these tests, and so the server too, run under the race detector.
-const raceDetector = true
+const raceDetector = false

@@ -1,6 +1,0 @@
-//go:build unix && !race
-
-package consistency
-
-// raceDetector is whether these tests, and so the server too, run under the race detector.
-const raceDetector = false
