@@ -67,7 +67,7 @@ func (p *Program) make() error {
 	if raceDetector {
 		args = append(args, "-race")
 	}
-	out, err := exec.Command("go", append(args, p.root+"/cmd/api")...).CombinedOutput()
+	out, err := exec.CommandContext(context.Background(), "go", append(args, p.root+"/cmd/api")...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("build the server: %w\n%s", err, out)
 	}
@@ -105,7 +105,7 @@ func Environment() []string {
 // FreeAddr returns an address of the loopback interface that nobody listens on.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func Start(t testing.TB, path string, env []string, log string) *Process {
 		t.Fatal(err)
 	}
 	defer output.Close() // the process has its own
-	p := &Process{Cmd: exec.Command(path), Log: log, Exited: make(chan struct{})}
+	p := &Process{Cmd: exec.CommandContext(context.WithoutCancel(t.Context()), path), Log: log, Exited: make(chan struct{})}
 	p.Cmd.Env, p.Cmd.Stdout, p.Cmd.Stderr = env, output, output
 	if err := p.Cmd.Start(); err != nil {
 		t.Fatal(err)
