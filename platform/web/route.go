@@ -13,7 +13,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/errs"
 )
@@ -37,7 +36,7 @@ type route struct {
 	conditional bool
 	recordType  reflect.Type
 	status      int
-	succeeded   func() prometheus.Observer // the series of its success, looked up once
+	success     func() outcome // looked up once
 }
 
 // recorder is implemented by NDJSONBody.
@@ -48,9 +47,7 @@ type recorder interface {
 
 func newRoute(api *API, op Operation, in, out reflect.Type) *route {
 	r := &route{api: api, op: op, auth: op.Auth, query: map[string]bool{}, status: defaultStatus(op, out), produces: jsonType}
-	r.succeeded = sync.OnceValue(func() prometheus.Observer {
-		return api.server.metrics.of(op.Method, op.Path, r.status)
-	})
+	r.success = sync.OnceValue(func() outcome { return api.server.outcomeOf(op.Method, op.Path, r.status) })
 	if len(op.Answers) > 0 {
 		r.produces = op.Answers[0]
 	}
