@@ -111,7 +111,7 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 	if err != nil {
 		return nil, err
 	}
-	cfg.Cache.Bypass = func(ctx context.Context) bool { return web.RequestFrom(ctx).NoCache }
+	cfg.Cache.Bypass = web.NoCache
 	a := &app{}
 	cfg.Cache.Checked = func(kind, id string, stale bool) { a.modules.ladders.CacheChecked(kind, id, stale) } // once it runs
 	c, err := cache.Open(ctx, cfg.Cache, d, log, registry)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
@@ -24,7 +25,7 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 
 // ByID implements Reader.
 func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
-	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Reader) (Event, error) {
+	return rollout.Read(ctx, r.ladder, "ByID", ids.Key(id), func(ctx context.Context, rung Reader) (Event, error) {
 		return rung.ByID(ctx, id)
 	})
 }

@@ -63,15 +63,16 @@ type putDefinition struct {
 // preferencesBody is a user's preferences as one JSON object: the document that PATCH patches. Rendering it takes no
 // reflection: values are stored as they are answered.
 type preferencesBody struct {
-	all     []Effective
+	Preferences
 	sources bool
 }
 
 // AppendJSON implements web.JSONAppender.
 func (p preferencesBody) AppendJSON(b []byte) []byte {
 	b = append(b, '{')
-	for i, e := range p.all {
-		if i > 0 {
+	members := len(b)
+	for e := range p.All {
+		if len(b) > members {
 			b = append(b, ',')
 		}
 		b = web.AppendString(b, e.Key)
@@ -120,7 +121,7 @@ type preferencesOutput struct {
 }
 
 func toOutput(p Preferences, sources bool) *preferencesOutput {
-	return &preferencesOutput{ETag: etag(p.Tag), Body: preferencesBody{p.All, sources}}
+	return &preferencesOutput{ETag: etag(p.Tag), Body: preferencesBody{p, sources}}
 }
 
 // patchBody is a merge patch by keys.
@@ -271,10 +272,11 @@ func (m *Module) get(ctx context.Context, in *getPreferences) (*preferencesOutpu
 	if err != nil {
 		return nil, err
 	}
-	if in.NotModified(etag(p.Tag)) {
-		return nil, web.NotModified(etag(p.Tag))
+	out := toOutput(p, in.Source)
+	if in.NotModified(out.ETag) {
+		return nil, web.NotModified(out.ETag)
 	}
-	return toOutput(p, in.Source), nil
+	return out, nil
 }
 
 func (m *Module) patch(ctx context.Context, in *patchPreferences) (*preferencesOutput, error) {

@@ -154,20 +154,27 @@ type Effective struct {
 
 // Preferences are all that hold for a user: the defaults, overlaid with what the user set.
 type Preferences struct {
-	All []Effective // in the order of their keys
-	Tag string      // differs whenever All does: derived from the user's version and the catalogue
+	Tag       string // differs whenever they do: derived from the user's version and the catalogue
+	catalogue Catalogue
+	values    Values
 }
 
-// effective overlays the defaults with what the user set.
 func effective(c Catalogue, v Values) Preferences {
-	p := Preferences{All: make([]Effective, len(c.Definitions)), Tag: strconv.FormatInt(v.Version, 10) + "-" + c.Tag}
-	for i, d := range c.Definitions {
-		p.All[i] = Effective{Key: d.Key, Value: d.Default, Source: FromDefault}
-		if value, ok := v.Set[d.Key]; ok {
-			p.All[i].Value, p.All[i].Source = value, FromUser
+	return Preferences{Tag: strconv.FormatInt(v.Version, 10) + "-" + c.Tag, catalogue: c, values: v}
+}
+
+// All yields them in the order of their keys.
+func (p Preferences) All(yield func(Effective) bool) {
+	for i := range p.catalogue.Definitions {
+		d := &p.catalogue.Definitions[i]
+		e := Effective{Key: d.Key, Value: d.Default, Source: FromDefault}
+		if value, ok := p.values.Set[d.Key]; ok {
+			e.Value, e.Source = value, FromUser
+		}
+		if !yield(e) {
+			return
 		}
 	}
-	return p
 }
 
 // The module's errors.

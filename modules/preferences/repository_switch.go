@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
@@ -37,7 +38,7 @@ func (r *SwitchRepository) Definitions(ctx context.Context) (Catalogue, error) {
 
 // Values implements Reader.
 func (r *SwitchRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
-	return rollout.Read(ctx, r.ladder, "Values", userID.String(), func(ctx context.Context, rung Reader) (Values, error) {
+	return rollout.Read(ctx, r.ladder, "Values", ids.Key(userID), func(ctx context.Context, rung Reader) (Values, error) {
 		return rung.Values(ctx, userID)
 	})
 }
@@ -107,5 +108,5 @@ func define[T any](ctx context.Context, r *SwitchRepository, method, key string,
 
 // set runs a write that changes the user's cached entry.
 func set[T any](ctx context.Context, r *SwitchRepository, method string, userID uuid.UUID, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, userID.String(), []string{cacheKey(userID)}, do)
+	return rollout.Write(ctx, r.ladder, method, ids.Key(userID), []string{cacheKey(userID)}, do)
 }

@@ -131,7 +131,7 @@ func (w *world) effective(user uuid.UUID) []string {
 		w.t.Fatal(err)
 	}
 	var out []string
-	for _, e := range p.All {
+	for e := range p.All {
 		mark := ""
 		if e.Source == FromUser {
 			mark = "*"
@@ -333,7 +333,7 @@ func (w *world) document(user uuid.UUID) map[string]any {
 		w.t.Fatal(err)
 	}
 	document := map[string]any{}
-	for _, e := range p.All {
+	for e := range p.All {
 		document[e.Key] = mustDecode(w.t, string(e.Value))
 	}
 	return document

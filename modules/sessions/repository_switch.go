@@ -7,6 +7,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/cache"
+	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
@@ -39,21 +40,21 @@ func cacheKeys(list []Session) []string {
 
 // ByToken implements Reader.
 func (r *SwitchRepository) ByToken(ctx context.Context, tokenHash Hash) (Session, error) {
-	return rollout.Read(ctx, r.ladder, "ByToken", string(tokenHash[:]), func(ctx context.Context, rung Reader) (Session, error) {
+	return rollout.Read(ctx, r.ladder, "ByToken", tokenHash.key(), func(ctx context.Context, rung Reader) (Session, error) {
 		return rung.ByToken(ctx, tokenHash)
 	})
 }
 
 // List implements Reader.
 func (r *SwitchRepository) List(ctx context.Context, userID uuid.UUID) ([]Session, error) {
-	return rollout.Read(ctx, r.ladder, "List", userID.String(), func(ctx context.Context, rung Reader) ([]Session, error) {
+	return rollout.Read(ctx, r.ladder, "List", ids.Key(userID), func(ctx context.Context, rung Reader) ([]Session, error) {
 		return rung.List(ctx, userID)
 	})
 }
 
 // Create implements Repository. The token is new, nobody can have asked for it: no entry is touched.
 func (r *SwitchRepository) Create(ctx context.Context, n NewSession) (Session, error) {
-	return rollout.Write(ctx, r.ladder, "Create", n.UserID.String(), nil, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, "Create", ids.Key(n.UserID), nil, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Create(ctx, n)
 	})
 }
@@ -64,7 +65,7 @@ var underway = []string{cache.Underway(cacheKind)}
 
 // Lock implements Repository.
 func (r *SwitchRepository) Lock(ctx context.Context, id uuid.UUID) (Session, error) {
-	return rollout.Write(ctx, r.ladder, "Lock", id.String(), underway, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, "Lock", ids.Key(id), underway, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Lock(ctx, id)
 	})
 }
@@ -75,7 +76,7 @@ func (r *SwitchRepository) LockAll(ctx context.Context, userID uuid.UUID, skip i
 	if skip == 0 {
 		touches = underway
 	}
-	return rollout.Write(ctx, r.ladder, "LockAll", userID.String(), touches, func(ctx context.Context, rung Repository) ([]Session, error) {
+	return rollout.Write(ctx, r.ladder, "LockAll", ids.Key(userID), touches, func(ctx context.Context, rung Repository) ([]Session, error) {
 		return rung.LockAll(ctx, userID, skip)
 	})
 }
@@ -83,7 +84,7 @@ func (r *SwitchRepository) LockAll(ctx context.Context, userID uuid.UUID, skip i
 // Rotate implements Repository. Nobody can have asked for the new token: the old one's entry is all that is touched.
 func (r *SwitchRepository) Rotate(ctx context.Context, s Session, tokenHash Hash) (Session, error) {
 	touches := []string{cacheKey(s.TokenHash)}
-	return rollout.Write(ctx, r.ladder, "Rotate", s.UserID.String(), touches, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, "Rotate", ids.Key(s.UserID), touches, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Rotate(ctx, s, tokenHash)
 	})
 }
@@ -93,7 +94,7 @@ func (r *SwitchRepository) Delete(ctx context.Context, locked []Session) error {
 	if len(locked) == 0 {
 		return nil
 	}
-	return r.write(ctx, "Delete", locked[0].UserID.String(), cacheKeys(locked), func(ctx context.Context, rung Repository) error {
+	return r.write(ctx, "Delete", ids.Key(locked[0].UserID), cacheKeys(locked), func(ctx context.Context, rung Repository) error {
 		return rung.Delete(ctx, locked)
 	})
 }
@@ -115,28 +116,28 @@ func (r *SwitchRepository) DeleteExpired(ctx context.Context, limit int) (int64,
 
 // CountAttempt implements Repository.
 func (r *SwitchRepository) CountAttempt(ctx context.Context, a Attempt) (Tally, error) {
-	return rollout.Write(ctx, r.ladder, "CountAttempt", string(a.Account[:]), nil, func(ctx context.Context, rung Repository) (Tally, error) {
+	return rollout.Write(ctx, r.ladder, "CountAttempt", a.Account.key(), nil, func(ctx context.Context, rung Repository) (Tally, error) {
 		return rung.CountAttempt(ctx, a)
 	})
 }
 
 // ForgiveAttempt implements Repository.
 func (r *SwitchRepository) ForgiveAttempt(ctx context.Context, key Hash) error {
-	return r.write(ctx, "ForgiveAttempt", string(key[:]), nil, func(ctx context.Context, rung Repository) error {
+	return r.write(ctx, "ForgiveAttempt", key.key(), nil, func(ctx context.Context, rung Repository) error {
 		return rung.ForgiveAttempt(ctx, key)
 	})
 }
 
 // Recognise implements Repository.
 func (r *SwitchRepository) Recognise(ctx context.Context, client Hash, userID uuid.UUID) error {
-	return r.write(ctx, "Recognise", userID.String(), nil, func(ctx context.Context, rung Repository) error {
+	return r.write(ctx, "Recognise", ids.Key(userID), nil, func(ctx context.Context, rung Repository) error {
 		return rung.Recognise(ctx, client, userID)
 	})
 }
 
 // Forget implements Repository.
 func (r *SwitchRepository) Forget(ctx context.Context, userID uuid.UUID) error {
-	return r.write(ctx, "Forget", userID.String(), nil, func(ctx context.Context, rung Repository) error {
+	return r.write(ctx, "Forget", ids.Key(userID), nil, func(ctx context.Context, rung Repository) error {
 		return rung.Forget(ctx, userID)
 	})
 }

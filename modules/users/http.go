@@ -126,15 +126,11 @@ type user struct {
 }
 
 func viewOf(u User) user {
-	v := user{
+	return user{
 		ID: ids.Format(IDPrefix, u.ID), Email: u.Email, EmailVerified: u.EmailVerified, Name: u.Name, Status: string(u.Status),
-		Metadata: web.RawJSON(u.Metadata), Version: u.Version, CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC(),
+		Metadata: web.RawJSON(u.Metadata), Version: u.Version, CreatedAt: u.CreatedAt, UpdatedAt: u.UpdatedAt,
+		LastSignInAt: u.LastSignInAt,
 	}
-	if u.LastSignInAt != nil {
-		at := u.LastSignInAt.UTC()
-		v.LastSignInAt = &at
-	}
-	return v
 }
 
 // AppendJSON implements web.JSONAppender.
@@ -235,10 +231,11 @@ func (h handlers) get(ctx context.Context, in *getInput) (*userOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := in.CheckRead(web.ETag(u.Version)); err != nil {
+	out := output(u)
+	if err := in.CheckRead(out.ETag); err != nil {
 		return nil, err
 	}
-	return output(u), nil
+	return out, nil
 }
 
 type listInput struct {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
 )
 
@@ -27,7 +28,7 @@ func CacheKey(id uuid.UUID) string { return cacheKind + ":" + id.String() }
 
 // ByID implements Reader.
 func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
-	return rollout.Read(ctx, r.ladder, "ByID", id.String(), func(ctx context.Context, rung Reader) (User, error) {
+	return rollout.Read(ctx, r.ladder, "ByID", ids.Key(id), func(ctx context.Context, rung Reader) (User, error) {
 		return rung.ByID(ctx, id)
 	})
 }
@@ -48,7 +49,7 @@ func (r *SwitchRepository) List(ctx context.Context, f Filter) ([]User, error) {
 
 // Credential implements Reader.
 func (r *SwitchRepository) Credential(ctx context.Context, id uuid.UUID) (string, error) {
-	return rollout.Read(ctx, r.ladder, "Credential", id.String(), func(ctx context.Context, rung Reader) (string, error) {
+	return rollout.Read(ctx, r.ladder, "Credential", ids.Key(id), func(ctx context.Context, rung Reader) (string, error) {
 		return rung.Credential(ctx, id)
 	})
 }
@@ -83,7 +84,7 @@ func (r *SwitchRepository) SignedIn(ctx context.Context, id uuid.UUID) (User, er
 
 // Hold implements Repository.
 func (r *SwitchRepository) Hold(ctx context.Context, id uuid.UUID) error {
-	_, err := uncached(ctx, r, "Hold", id.String(), func(ctx context.Context, rung Repository) (none, error) {
+	_, err := uncached(ctx, r, "Hold", ids.Key(id), func(ctx context.Context, rung Repository) (none, error) {
 		return none{}, rung.Hold(ctx, id)
 	})
 	return err
@@ -99,7 +100,7 @@ func (r *SwitchRepository) Delete(ctx context.Context, id uuid.UUID) error {
 
 // SetCredential implements Repository.
 func (r *SwitchRepository) SetCredential(ctx context.Context, id uuid.UUID, hash string) error {
-	_, err := uncached(ctx, r, "SetCredential", id.String(), func(ctx context.Context, rung Repository) (none, error) {
+	_, err := uncached(ctx, r, "SetCredential", ids.Key(id), func(ctx context.Context, rung Repository) (none, error) {
 		return none{}, rung.SetCredential(ctx, id, hash)
 	})
 	return err
@@ -107,14 +108,14 @@ func (r *SwitchRepository) SetCredential(ctx context.Context, id uuid.UUID, hash
 
 // SwapCredential implements Repository.
 func (r *SwitchRepository) SwapCredential(ctx context.Context, id uuid.UUID, old, hash string) (bool, error) {
-	return uncached(ctx, r, "SwapCredential", id.String(), func(ctx context.Context, rung Repository) (bool, error) {
+	return uncached(ctx, r, "SwapCredential", ids.Key(id), func(ctx context.Context, rung Repository) (bool, error) {
 		return rung.SwapCredential(ctx, id, old, hash)
 	})
 }
 
 // CreateToken implements Repository.
 func (r *SwitchRepository) CreateToken(ctx context.Context, t Token) (time.Time, error) {
-	return uncached(ctx, r, "CreateToken", t.UserID.String(), func(ctx context.Context, rung Repository) (time.Time, error) {
+	return uncached(ctx, r, "CreateToken", ids.Key(t.UserID), func(ctx context.Context, rung Repository) (time.Time, error) {
 		return rung.CreateToken(ctx, t)
 	})
 }
@@ -128,7 +129,7 @@ func (r *SwitchRepository) TakeToken(ctx context.Context, purpose Purpose, hash 
 
 // DeleteTokens implements Repository.
 func (r *SwitchRepository) DeleteTokens(ctx context.Context, id uuid.UUID) error {
-	_, err := uncached(ctx, r, "DeleteTokens", id.String(), func(ctx context.Context, rung Repository) (none, error) {
+	_, err := uncached(ctx, r, "DeleteTokens", ids.Key(id), func(ctx context.Context, rung Repository) (none, error) {
 		return none{}, rung.DeleteTokens(ctx, id)
 	})
 	return err
@@ -145,7 +146,7 @@ type none struct{}
 
 // write runs a write that changes the user's cached entry.
 func write[T any](ctx context.Context, r *SwitchRepository, method string, id uuid.UUID, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, id.String(), []string{CacheKey(id)}, do)
+	return rollout.Write(ctx, r.ladder, method, ids.Key(id), []string{CacheKey(id)}, do)
 }
 
 // uncached runs a write on what is never cached: credentials and tokens.

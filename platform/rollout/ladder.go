@@ -4,6 +4,7 @@ package rollout
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/strata-accounts/strata/platform/db"
@@ -76,7 +77,7 @@ func observed[T any](o *operation, call func() (T, error)) (value T, err error) 
 }
 
 // compare has an answer compared with what another path would have said. The answer is encoded at once: its receiver may
-// change it.
+// change it. The key is copied, so that a read that is not compared need not have one of its own in the heap.
 func compare[R, Reader, T any](
 	l *Ladder[R], method, key string, answerer, other path, read func(context.Context, Reader) (T, error), value T, err error,
 ) {
@@ -100,7 +101,7 @@ func compare[R, Reader, T any](
 		}
 	}
 	t := &trial{
-		m: m, method: method, key: key, version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
+		m: m, method: method, key: strings.Clone(key), version: m.current.Load().version, answerer: answerer, other: other, answered: answered,
 		again: repeat(answerer), try: repeat(other),
 	}
 	t.queue(m.compare.jobs)

@@ -83,7 +83,7 @@ func (m *Module) Setting() Setting { return m.current.Load().Setting }
 // decide picks the path for a key. A key never flips between paths while the setting stays, nor when its reach grows.
 func (m *Module) decide(key string) decision {
 	s := m.current.Load()
-	if bucket(m.salt, key) >= s.Reach {
+	if s.Reach < Whole && bucket(m.salt, key) >= s.Reach {
 		return decision{path: s.outside}
 	}
 	if s.shadow {

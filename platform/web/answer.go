@@ -84,15 +84,22 @@ func writeBody(c *gin.Context, status int, contentType []string, body any) error
 	}
 	b := buffers.Get().(*bytes.Buffer) //nolint:errcheck,forcetypeassert // nothing else is in there
 	defer release(b)
-	if a, ok := body.(JSONAppender); ok {
-		b.Write(append(a.AppendJSON(b.AvailableBuffer()), '\n'))
-	} else if err := jsonEncode(b, body); err != nil {
+	if err := encode(b, body); err != nil {
 		return err
 	}
 	c.Writer.Header()["Content-Type"] = contentType
 	c.Status(status)
 	_, _ = c.Writer.Write(b.Bytes()) // a failing write means the client has gone
 	return nil
+}
+
+// encode writes v as a line of JSON.
+func encode(b *bytes.Buffer, v any) error {
+	if a, ok := v.(JSONAppender); ok {
+		b.Write(append(a.AppendJSON(b.AvailableBuffer()), '\n'))
+		return nil
+	}
+	return jsonEncode(b, v)
 }
 
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}

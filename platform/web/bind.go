@@ -130,25 +130,28 @@ var errUnfit = errors.New("of a type that is not supported")
 
 // parse sets the field from the text of a request, and returns its value as the schema sees it.
 func (p *parameter) parse(field reflect.Value, value string) (any, error) {
-	switch field.Interface().(type) {
-	case string:
+	switch field.Kind() {
+	case reflect.String:
 		field.SetString(value)
 		if p.free {
 			return nil, nil //nolint:nilnil // nobody looks at it
 		}
 		return value, nil
-	case bool:
+	case reflect.Bool:
 		v, err := strconv.ParseBool(value)
 		field.SetBool(v)
 		return v, err
-	case int, int64:
+	case reflect.Int, reflect.Int64:
 		v, err := strconv.ParseInt(value, 10, field.Type().Bits())
 		field.SetInt(v)
 		return v, err
-	case time.Time:
-		v, err := time.Parse(time.RFC3339Nano, value)
-		field.Set(reflect.ValueOf(v))
-		return value, err
+	case reflect.Struct:
+		if at, ok := field.Addr().Interface().(*time.Time); ok {
+			v, err := time.Parse(time.RFC3339Nano, value)
+			*at = v
+			return value, err
+		}
+	default:
 	}
 	return nil, errUnfit
 }

@@ -61,7 +61,6 @@ type RequestInfo struct {
 	TraceID   string // of traceparent (W3C Trace Context): 32 hexadecimal digits, or empty
 	IP        string // of the client, as far as trusted proxies tell it
 	UserAgent string // at most 512 bytes
-	NoCache   bool   // the client asked for Cache-Control: no-cache
 }
 
 // CallerFrom returns who makes the request that ctx belongs to.
@@ -103,9 +102,17 @@ func Kept(ctx context.Context) any {
 // RequestFrom describes the request that ctx belongs to; it is zero in background work.
 func RequestFrom(ctx context.Context) RequestInfo {
 	if r := requestFrom(ctx); r != nil {
-		return r.info
+		info := r.info
+		info.UserAgent = userAgent(header(r.in.Header, "User-Agent"))
+		return info
 	}
 	return RequestInfo{}
+}
+
+// NoCache reports whether the request that ctx belongs to asks for an answer from the database (RFC 9111, 5.2.1.4).
+func NoCache(ctx context.Context) bool {
+	r := requestFrom(ctx)
+	return r != nil && r.noCache
 }
 
 // request is all that is known of one request. It is itself the request's context, so that one allocation carries
@@ -116,7 +123,8 @@ type request struct {
 	server     *Server
 	in         http.Request // the gin context's, as a part of this: one allocation in place of two
 	route      *route       // nil until an operation matched
-	info       RequestInfo
+	info       RequestInfo  // but for its UserAgent, which few ask for
+	noCache    bool
 	caller     Caller
 	kept       any          // by the SessionVerifier
 	id         [1]string    // the X-Request-Id header of the response
@@ -146,12 +154,11 @@ func (s *Server) begin(c *gin.Context) *request {
 	r := &request{server: s, began: time.Now(), header: c.Writer.Header()}
 	r.Context = in.Context()
 	r.info = RequestInfo{
-		ID:        requestID(in.Header),
-		TraceID:   traceID(in),
-		IP:        s.clientIP(c),
-		UserAgent: userAgent(header(in.Header, "User-Agent")),
-		NoCache:   strings.Contains(header(in.Header, "Cache-Control"), "no-cache"),
+		ID:      requestID(in.Header),
+		TraceID: s.traceID(in),
+		IP:      s.clientIP(c),
 	}
+	r.noCache = strings.Contains(header(in.Header, "Cache-Control"), "no-cache")
 	r.in = *in.WithContext(r)
 	c.Request = &r.in
 	r.id[0] = r.info.ID
@@ -215,9 +222,11 @@ func isPlain(s string) bool {
 
 // traceID returns the id of the trace that the request belongs to: its span's, or else that of its traceparent header
 // (W3C Trace Context, version 00), or "" for a malformed one, which the specification asks to ignore.
-func traceID(in *http.Request) string {
-	if span := trace.SpanContextFromContext(in.Context()); span.IsValid() {
-		return span.TraceID().String()
+func (s *Server) traceID(in *http.Request) string {
+	if s.traced {
+		if span := trace.SpanContextFromContext(in.Context()); span.IsValid() {
+			return span.TraceID().String()
+		}
 	}
 	parent := header(in.Header, "Traceparent")
 	const length = len("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")

@@ -64,6 +64,7 @@ type Server struct {
 	limiter  Limiter
 	keys     keyring
 	secrets  secrets
+	traced   bool
 	api      *API
 	adminAPI *API
 	handler  http.Handler
@@ -96,6 +97,7 @@ func New(cfg Config, deps Deps) (*Server, error) {
 	}
 	s.api, s.adminAPI = newAPI(s, main, cfg.Version), newAPI(s, admin, cfg.Version)
 	if deps.Traces != nil {
+		s.traced = true
 		main.Use(s.trace(s.api, deps.Traces))
 	}
 	main.Use(s.observe(s.api))

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -79,9 +78,7 @@ func newRecordWriter(c *gin.Context, contentType string) *RecordWriter {
 
 // Write adds one record as a line of JSON. Errors: what encoding v gives, and the client's disappearance or stalling.
 func (w *RecordWriter) Write(v any) error {
-	enc := json.NewEncoder(&w.buf)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	if err := encode(&w.buf, v); err != nil {
 		return err
 	}
 	return w.flushFrom(streamChunk)

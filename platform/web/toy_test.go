@@ -196,7 +196,7 @@ func (t *toy) whoAmI(ctx context.Context, _ *struct{}) (*callerOutput, error) {
 	caller, req := web.CallerFrom(ctx), web.RequestFrom(ctx)
 	out := &callerOutput{}
 	out.Body.Kind, out.Body.ID = caller.Kind.String(), caller.ID
-	out.Body.RequestID, out.Body.TraceID, out.Body.IP, out.Body.NoCache = req.ID, req.TraceID, req.IP, req.NoCache
+	out.Body.RequestID, out.Body.TraceID, out.Body.IP, out.Body.NoCache = req.ID, req.TraceID, req.IP, web.NoCache(ctx)
 	out.Body.Kept, _ = web.Kept(ctx).(string)
 	return out, nil
 }
