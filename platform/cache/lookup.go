@@ -44,39 +44,45 @@ type answer struct {
 	claim   claim // to fill, where outcome is leased
 }
 
+// A lookup is what read asks for, in one piece: go-redis takes pointers to strings, and keeps the arguments.
+type lookup struct {
+	claim      claim
+	also       string // the key of what is read beside it
+	args       [7]any
+	besideArgs [2]any
+}
+
 // read looks a name up, and leases it where there is nothing, in one round trip and without a script. What is out of the
 // ordinary is left to the script, which costs half as much again. A second name, if any, is looked up beside it, and not
 // leased.
 //
-// The server tells its reign after the values, on the same connection: if it is the one that the belief is about, they
-// were read in it.
+// The server tells its reign after the values: if it is the one that the belief is about, they were read in it.
 func (s *shared) read(ctx context.Context, n name, b *belief, also name) (first, second answer) {
 	g := s.group(n)
-	token := s.owner + strconv.FormatUint(s.tokens.Add(1), 36)
-	c := claim{group: g, key: s.entityKey(g, n), epoch: b.epoch, lease: "L" + b.epoch + token}
-	calls, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	value := redis.NewStringCmd(calls, "set", c.key, c.lease, "nx", "get", "px", fillLeaseMillis)
-	reign := redis.NewStringCmd(calls, "info", "replication")
-	commands := []redis.Cmder{value, reign}
+	l := &lookup{claim: claim{group: g, key: s.entityKey(g, n), epoch: b.epoch, lease: s.lease(b.epoch)}}
+	c := &l.claim
+	l.args = [...]any{"set", &c.key, &c.lease, "nx", "get", "px", fillLeaseMillis}
+	value := redis.NewStringCmd(ctx, l.args[:]...)
+	commands := []redis.Cmder{value}
 	var beside *redis.StringCmd
 	if also.kind != "" && s.group(also) == g {
-		beside = redis.NewStringCmd(calls, "get", s.entityKey(g, also))
-		commands = []redis.Cmder{beside, value, reign}
+		l.also = s.entityKey(g, also)
+		l.besideArgs = [...]any{"get", &l.also}
+		beside = redis.NewStringCmd(ctx, l.besideArgs[:]...)
+		commands = []redis.Cmder{beside, value}
 	}
-	err := s.ask(calls, c.key, commands)
-	s.breakers[g].note(err)
+	reign, err := s.ask(ctx, g, c.key, commands...)
 	if unreachable(err) {
 		return answer{outcome: outcomeDown}, answer{}
 	}
 	if first = judge(value, b.epoch, c.lease); first.outcome == outcomeNone {
-		return s.readByScript(ctx, c, token), answer{}
+		return s.readByScript(ctx, *c), answer{}
 	}
-	if !reigns(reign.Val(), b.reign) {
+	if reign == "" || reign != b.reign {
 		return answer{outcome: outcomeStale}, answer{} // what may have been leased is of an epoch that is over
 	}
 	if first.outcome == outcomeLeased {
-		first.claim = c
+		first.claim = *c
 	}
 	if beside != nil {
 		second = judge(beside, b.epoch, "")
@@ -84,28 +90,24 @@ func (s *shared) read(ctx context.Context, n name, b *belief, also name) (first,
 	return first, second
 }
 
+// lease returns a new lease in an epoch: "L", the epoch, and a token that nobody else has.
+func (s *shared) lease(epoch string) string {
+	lease := make([]byte, 0, 64)
+	lease = append(append(append(lease, 'L'), epoch...), s.owner...)
+	return string(strconv.AppendUint(lease, s.tokens.Add(1), 36))
+}
+
 // fillLeaseMillis is an argument that need not be made for each lookup.
 var fillLeaseMillis any = fillLease.Milliseconds()
 
-// ask sends commands to the server that has the key, in one round trip.
-func (s *shared) ask(ctx context.Context, key string, commands []redis.Cmder) error {
-	client := s.client
-	if cluster, ok := client.(*redis.ClusterClient); ok {
-		node, err := cluster.MasterForKey(ctx, key)
-		if err != nil {
-			return err
-		}
-		client = node
+// reign reads INFO replication as reign.lua does.
+func reign(info string) string {
+	if !strings.Contains(info, "role:master") {
+		return ""
 	}
-	pipe := client.Pipeline()
-	_ = pipe.BatchProcess(ctx, commands...) // only queues them
-	_, err := pipe.Exec(ctx)
-	return err
-}
-
-// reigns reads INFO replication as reign.lua does.
-func reigns(info, reign string) bool {
-	return strings.Contains(info, "role:master") && strings.Contains(info, "master_replid:"+reign)
+	_, info, _ = strings.Cut(info, "master_replid:")
+	id, _, _ := strings.Cut(info, "\r")
+	return id
 }
 
 // judge says what is stored under a key; none where that is of another epoch, or the server would not say. The lease may
@@ -135,7 +137,8 @@ func hit(stored string) answer {
 }
 
 // readByScript is read where the key holds something of another epoch, or the server would not be asked otherwise.
-func (s *shared) readByScript(ctx context.Context, c claim, token string) answer {
+func (s *shared) readByScript(ctx context.Context, c claim) answer {
+	token := c.lease[1+epochLen:]
 	reply, err := s.eval(ctx, s.client, s.timeout, c.group, scriptRead, []string{s.metaKey(c.group), c.key}, token, fillLeaseMillis).Text()
 	switch {
 	case err != nil || reply == "":

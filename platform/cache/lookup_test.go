@@ -35,7 +35,7 @@ func TestLookup(t *testing.T) {
 			i := s.start(t)
 			i.warm(t, "a")
 			i.warm(t, "b")
-			belief, key := i.groups[0].believes(clock()), i.shared.entityKey(0, thingName("a"))
+			belief, key := i.belief(t), i.shared.entityKey(0, thingName("a"))
 			for _, args := range c.commands {
 				for n := range args {
 					if args[n] == nil {
@@ -55,6 +55,16 @@ func TestLookup(t *testing.T) {
 			}
 		})
 	}
+}
+
+// belief waits for a live marker.
+func (i *instance) belief(t *testing.T) (b *belief) {
+	t.Helper()
+	until(t, "a live marker", func() bool {
+		b = i.groups[0].believes(clock())
+		return b != nil
+	})
+	return b
 }
 
 func thingName(id string) name { return name{"thing", id} }

@@ -54,7 +54,7 @@ func TestPlugin(t *testing.T) {
 		})
 	})
 	t.Run("what another reader fills meanwhile", func(t *testing.T) {
-		filling, _ := i.shared.read(t.Context(), name{"thing", "e"}, i.groups[0].believes(clock()), name{})
+		filling, _ := i.shared.read(t.Context(), name{"thing", "e"}, i.belief(t), name{})
 		if filling.outcome != outcomeLeased {
 			t.Fatalf("outcome %d", filling.outcome)
 		}
@@ -79,7 +79,7 @@ func TestPlugin(t *testing.T) {
 			t.Fatal(got, err)
 		}
 		i.shared.client.Del(t.Context(), filling.claim.key)
-		filling, _ = i.shared.read(t.Context(), name{"thing", "e"}, i.groups[0].believes(clock()), name{})
+		filling, _ = i.shared.read(t.Context(), name{"thing", "e"}, i.belief(t), name{})
 		_, err = get(t.Context(), "e", func(tx *gorm.DB) (got thing, err error) {
 			fill(nil, true)
 			err = tx.Take(&got, "id = ?", "e").Error

@@ -71,7 +71,9 @@ type shared struct {
 	groups   int
 	slots    []string      // by group: what its keys begin with, a tag that keeps them in one slot
 	timeout  time.Duration // of a request's read or fill
+	gather   time.Duration // lookups wait for others at most
 	breakers []breaker     // by group
+	batches  []batches     // by group
 	tokens   atomic.Uint64
 	owner    string // the instance, for lease tokens and announcements
 }
@@ -94,9 +96,9 @@ func openShared(cfg Config, owner string) (*shared, error) {
 		}
 	}
 	s := &shared{
-		client: client, control: control, groups: groups, timeout: cfg.RedisTimeout, owner: owner,
-		breakers: make([]breaker, groups),
-		prefix:   cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
+		client: client, control: control, groups: groups, timeout: cfg.RedisTimeout, gather: gatherFor, owner: owner,
+		breakers: make([]breaker, groups), batches: make([]batches, groups),
+		prefix: cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
 	}
 	for g := range groups {
 		s.slots = append(s.slots, s.prefix+"{"+strconv.Itoa(g)+"}:")
