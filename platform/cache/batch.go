@@ -28,8 +28,8 @@ type batch struct {
 	commands []redis.Cmder
 	lookups  int
 	until    time.Time     // when the first of its readers has waited long enough
-	turn     chan struct{} // receives when it need not gather any longer
-	done     chan struct{} // closed when it is back
+	turn     chan struct{} // receives when it need not gather any longer; nil where it has not gathered
+	done     chan struct{} // closed when it is back; likewise
 	reign    string        // the server's, after all commands; empty where it has none
 	err      error         // of a server that has not answered them all
 }
@@ -67,11 +67,11 @@ func (q *batches) join(commands []redis.Cmder, until time.Time) (b *batch, first
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.next == nil {
-		b = &batch{commands: commands, lookups: 1, until: until, done: make(chan struct{})}
+		b = &batch{commands: commands, lookups: 1, until: until}
 		if q.away < batchesAway {
 			q.away++
 		} else {
-			b.turn = make(chan struct{}, 1)
+			b.turn, b.done = make(chan struct{}, 1), make(chan struct{})
 			q.next = b
 		}
 		return b, true
@@ -107,7 +107,9 @@ func (q *batches) depart(b *batch, gather time.Duration) {
 
 // back lets the readers of a batch go, and the next batch.
 func (q *batches) back(b *batch) {
-	close(b.done)
+	if b.done != nil {
+		close(b.done)
+	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.away--; q.away < batchesAway && q.next != nil {

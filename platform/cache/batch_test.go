@@ -25,6 +25,8 @@ type batching struct {
 	mu      sync.Mutex
 	lookups []int // by pipeline
 	before  func(pipeline int) error
+
+	beforeScript func()
 }
 
 func newBatching(t *testing.T, server *dbtest.RedisServer, before func(pipeline int) error) *batching {
@@ -45,8 +47,16 @@ func newBatching(t *testing.T, server *dbtest.RedisServer, before func(pipeline 
 	return b
 }
 
-func (*batching) DialHook(next redis.DialHook) redis.DialHook          { return next }
-func (*batching) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (*batching) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (b *batching) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, command redis.Cmder) error {
+		if b.beforeScript != nil {
+			b.beforeScript()
+		}
+		return next(ctx, command)
+	}
+}
 
 func (b *batching) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, commands []redis.Cmder) error {

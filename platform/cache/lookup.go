@@ -44,12 +44,13 @@ type answer struct {
 	claim   claim // to fill, where outcome is leased
 }
 
-// A lookup is what read asks for, in one piece: go-redis takes pointers to strings, and keeps the arguments.
+// A lookup is what read asks for, in one allocation: go-redis takes pointers to strings, and keeps the arguments.
 type lookup struct {
 	claim      claim
 	also       string // the key of what is read beside it
 	args       [7]any
 	besideArgs [2]any
+	commands   [3]redis.Cmder // the last is for who sends it
 }
 
 // read looks a name up, and leases it where there is nothing, in one round trip and without a script. What is out of the
@@ -63,13 +64,13 @@ func (s *shared) read(ctx context.Context, n name, b *belief, also name) (first,
 	c := &l.claim
 	l.args = [...]any{"set", &c.key, &c.lease, "nx", "get", "px", fillLeaseMillis}
 	value := redis.NewStringCmd(ctx, l.args[:]...)
-	commands := []redis.Cmder{value}
+	commands := append(l.commands[:0], value)
 	var beside *redis.StringCmd
 	if also.kind != "" && s.group(also) == g {
 		l.also = s.entityKey(g, also)
 		l.besideArgs = [...]any{"get", &l.also}
 		beside = redis.NewStringCmd(ctx, l.besideArgs[:]...)
-		commands = []redis.Cmder{beside, value}
+		commands = append(l.commands[:0], beside, value)
 	}
 	reign, err := s.ask(ctx, g, c.key, commands...)
 	if unreachable(err) {

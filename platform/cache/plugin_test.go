@@ -59,7 +59,8 @@ func TestPlugin(t *testing.T) {
 			t.Fatalf("outcome %d", filling.outcome)
 		}
 		fill := func(body []byte, missing bool) {
-			if done, err := i.shared.fill(t.Context(), filling.claim, body, missing, time.Minute); !done || err != nil {
+			f := fill{claim: filling.claim, value: stored(filling.claim.epoch, body, missing), ttl: time.Minute}
+			if done, err := i.shared.fill(t.Context(), 0, []fill{f}); part[int64](done, 0) != 1 || err != nil {
 				t.Fatal(done, err)
 			}
 		}

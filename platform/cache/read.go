@@ -103,15 +103,10 @@ func (r *read) fill(ctx context.Context, value any, missing bool) {
 			return
 		}
 	}
-	claim := r.claim
+	r.c.shared.fillSoon(fill{
+		context.WithoutCancel(ctx), r.claim, stored(r.claim.epoch, body, missing), r.c.lifetime(missing), r.stats,
+	})
 	r.claim.lease = ""
-	go func() {
-		faults.at("before fill")
-		done, err := r.c.shared.fill(context.WithoutCancel(ctx), claim, body, missing, r.c.lifetime(missing))
-		if err == nil && !done {
-			r.stats.rejectedRedis.Inc()
-		}
-	}()
 }
 
 // release gives up what fill would have needed, so that the next reader need not wait for its end.

@@ -74,6 +74,7 @@ type shared struct {
 	gather   time.Duration // lookups wait for others at most
 	breakers []breaker     // by group
 	batches  []batches     // by group
+	fills    []fills       // by group
 	tokens   atomic.Uint64
 	owner    string // the instance, for lease tokens and announcements
 }
@@ -97,7 +98,7 @@ func openShared(cfg Config, owner string) (*shared, error) {
 	}
 	s := &shared{
 		client: client, control: control, groups: groups, timeout: cfg.RedisTimeout, gather: gatherFor, owner: owner,
-		breakers: make([]breaker, groups), batches: make([]batches, groups),
+		breakers: make([]breaker, groups), batches: make([]batches, groups), fills: make([]fills, groups),
 		prefix: cfg.KeyPrefix + "." + strconv.Itoa(groups), // processes that group differently share no key
 	}
 	for g := range groups {
@@ -106,7 +107,13 @@ func openShared(cfg Config, owner string) (*shared, error) {
 	return s, nil
 }
 
-func (s *shared) close() error { return errors.Join(s.client.Close(), s.control.Close()) }
+// close lets go of Redis once what was to be stored there is.
+func (s *shared) close() error {
+	for g := range s.fills {
+		s.fills[g].drain()
+	}
+	return errors.Join(s.client.Close(), s.control.Close())
+}
 
 // silent keeps go-redis from writing each failed connection to standard error; the metrics count them.
 type silent struct{}
@@ -210,25 +217,6 @@ func part[T any](reply []any, i int) (v T) {
 		v, _ = reply[i].(T)
 	}
 	return v
-}
-
-// fill stores a value under a lease. It reports false when the lease has been lost: then the value may be old.
-func (s *shared) fill(ctx context.Context, c claim, body []byte, missing bool, ttl time.Duration) (bool, error) {
-	mark := byte(present)
-	if missing {
-		mark = absent
-	}
-	value := fmt.Sprintf("V%s%c%08x%s", c.epoch, mark, time.Now().Unix(), body)
-	if faults.deleteAfterCommit() {
-		return true, s.client.Set(ctx, c.key, value, ttl).Err()
-	}
-	done, err := s.eval(ctx, s.client, s.timeout, c.group, scriptFill, []string{c.key}, c.lease, value, ttl.Milliseconds()).Bool()
-	return done, err
-}
-
-// release gives a lease back, so that the next reader need not wait for its end.
-func (s *shared) release(ctx context.Context, c claim) {
-	_ = s.eval(ctx, s.client, s.timeout, c.group, scriptFill, []string{c.key}, c.lease, "", 0).Err() // it runs out by itself
 }
 
 // A position in a group's invalidation log.
