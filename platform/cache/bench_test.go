@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,6 +94,9 @@ func BenchmarkHitInRedis(b *testing.B) {
 			b.Errorf("%d misses", i.misses()-misses)
 		}
 	})
+	b.Run("many readers", func(b *testing.B) {
+		benchtest.Pair{Floor: storm(get), One: storm(func() { read(b.Context(), "a") })}.Run(b)
+	})
 	i.things.Leads(func(thing) string { return i.things.Key("b") })
 	b.Run("two that lead to one another", func(b *testing.B) {
 		benchtest.Pair{Floor: get, One: func() {
@@ -111,24 +115,31 @@ func BenchmarkMiss(b *testing.B) {
 	i := s.start(b)
 	i.warm(b, "0")
 	n := 0
+	load := func(n int) {
+		if _, err := i.load(b.Context(), strconv.Itoa(n)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	get := func(n int) {
+		if _, err := i.get(b.Context(), strconv.Itoa(n)); err != nil {
+			b.Fatal(err)
+		}
+	}
 	p := benchtest.Pair{
-		One: func() {
-			if _, err := i.get(b.Context(), strconv.Itoa(n)); err != nil {
-				b.Fatal(err)
-			}
-		},
+		One: func() { get(n) },
 		Before: func() {
 			n = (n + 1) % rows
 			time.Sleep(500 * time.Microsecond) // the fill of the turn before, which nobody waits for
 		},
 	}
 	b.Run("beside the load", func(b *testing.B) {
-		p.Floor = func() {
-			if _, err := i.load(b.Context(), strconv.Itoa(n)); err != nil {
-				b.Fatal(err)
-			}
-		}
+		p.Floor = func() { load(n) }
 		p.Run(b)
+	})
+	b.Run("many readers", func(b *testing.B) { // fills and all
+		var n atomic.Int64
+		next := func() int { return int(n.Add(1) % rows) }
+		benchtest.Pair{Floor: storm(func() { load(next()) }), One: storm(func() { get(next()) })}.Run(b)
 	})
 	b.Run("beside pgx", func(b *testing.B) {
 		conn := s.connect(b)
@@ -141,6 +152,21 @@ func BenchmarkMiss(b *testing.B) {
 		}
 		p.Run(b)
 	})
+}
+
+// storm makes a turn of many readers at once.
+func storm(read func()) func() {
+	return func() {
+		var all sync.WaitGroup
+		for range 32 {
+			all.Go(func() {
+				for range 16 {
+					read()
+				}
+			})
+		}
+		all.Wait()
+	}
 }
 
 // connect returns a bare connection to the database.
