@@ -46,14 +46,14 @@ func storm(ctx context.Context, b *bench) ([]result, error) {
 	var quiet, stormy figures
 	var each []float64
 	for range b.rounds {
-		calm, err := b.paced(s, repeat(b.connections, checks), b.window, &quiet)
+		calm, err := b.paced(s, repeat(b.connections, checks), checkRate, b.window, &quiet)
 		if err != nil {
 			return nil, err
 		}
 		ended := make(chan error, 1)
 		go func() { ended <- storming(s.addr, repeat(stormClients, signIns), b.window+time.Second) }()
 		time.Sleep(time.Second / 2) // until it blows
-		worse, err := b.paced(s, repeat(b.connections, checks), b.window, &stormy)
+		worse, err := b.paced(s, repeat(b.connections, checks), checkRate, b.window, &stormy)
 		if err = errors.Join(err, <-ended); err != nil {
 			return nil, err
 		}
@@ -68,18 +68,18 @@ func storm(ctx context.Context, b *bench) ([]result, error) {
 	}}, nil
 }
 
-// paced measures the plans at checkRate and returns their p99.
-func (b *bench) paced(s *process, plans []plan, d time.Duration, sum *figures) (time.Duration, error) {
+// paced measures the plans at so many requests a second, and returns their p99.
+func (b *bench) paced(s *process, plans []plan, rate int, d time.Duration, sum *figures) (time.Duration, error) {
 	before, err := b.usage(s)
 	if err != nil {
 		return 0, err
 	}
-	l, err := drive(s.addr, plans, d, checkRate)
+	l, err := drive(s.addr, plans, d, rate)
 	if err != nil {
 		return 0, err
 	}
 	if l.refused > 0 {
-		return 0, fmt.Errorf("%d session checks failed, such as %s", l.refused, l.last)
+		return 0, fmt.Errorf("%d requests failed, such as %s", l.refused, l.last)
 	}
 	after, err := b.usage(s)
 	sum.add(l, before, after)

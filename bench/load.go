@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // The load generator shares the machine with what it measures, so it is as cheap as it can be: prebuilt requests on raw
@@ -95,14 +96,15 @@ func (g *generator) run(epoll int, d time.Duration, rate int) error {
 	events := make([]syscall.EpollEvent, len(g.clients))
 	start := time.Now()
 	issued := 0
+	dueAt := func(n int) time.Time { return start.Add(time.Duration(n) * time.Second / time.Duration(rate)) }
 	for now := start; now.Sub(start) < d; now = time.Now() {
 		for len(g.free) > 0 {
 			due := now
 			if rate > 0 {
-				if due = start.Add(time.Duration(issued) * time.Second / time.Duration(rate)); due.After(now) {
+				if due = dueAt(issued); due.After(now) {
 					break
 				}
-				if now.Sub(due) < 2*time.Millisecond { // the granularity of EpollWait, not the server's doing
+				if now.Sub(due) < 2*time.Millisecond { // this thread was late, not the server
 					due = now
 				}
 			}
@@ -113,7 +115,11 @@ func (g *generator) run(epoll int, d time.Duration, rate int) error {
 			}
 			issued++
 		}
-		n, err := syscall.EpollWait(epoll, events, 1)
+		patience := time.Millisecond
+		if rate > 0 && len(g.free) > 0 {
+			patience = max(0, min(patience, time.Until(dueAt(issued))))
+		}
+		n, err := wait(epoll, events, patience)
 		if err != nil && !errors.Is(err, syscall.EINTR) {
 			return err
 		}
@@ -125,6 +131,18 @@ func (g *generator) run(epoll int, d time.Duration, rate int) error {
 	}
 	g.load.took = time.Since(start)
 	return nil
+}
+
+// wait is EpollWait with a timeout in nanoseconds: in whole milliseconds, requests would be sent in bursts.
+func wait(epoll int, events []syscall.EpollEvent, d time.Duration) (int, error) {
+	const epollPwait2 = 441 // on every architecture, since Linux 5.11
+	timeout := syscall.NsecToTimespec(int64(d))
+	first, until := unsafe.Pointer(&events[0]), unsafe.Pointer(&timeout) //nolint:gosec // the system call takes addresses
+	n, _, errno := syscall.Syscall6(epollPwait2, uintptr(epoll), uintptr(first), uintptr(len(events)), uintptr(until), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
 }
 
 func (g *generator) receive(c *client) error {

@@ -60,6 +60,7 @@ func rows() []row {
 		compared("page", "GET /v1/users (50 of 20,000)", "cached",
 			scenario{prepare: pages, against: []ceiling{bare(0.06)}}),
 		{"storm", "GET /v1/sessions/current while 64 clients sign in", "cached, in process", storm},
+		{"shadow", "GET /v1/users/{id}, 2,000 a second", "shadow", shadow},
 		{"depth", "GET /v1/users (the last page of 1,000,000)", "cached", depth},
 		{"import", "POST /v1/users/import (100,000 lines)", "cached", imports("import", nil)},
 		{"import-direct", "POST /v1/users/import (100,000 lines)", "direct", imports("import-direct", map[string]string{"STRATA_USERS__STAGE": "direct"})},
