@@ -4,79 +4,47 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/strata-accounts/strata/platform/db"
 )
 
-// BenchmarkShadow measures what comparing all reads costs those who are answered: rounds of readers at a fixed pace, in
-// turn on direct and in shadow at 100 %. The ratio of the 99th percentiles may be 1.05 at most.
-func BenchmarkShadow(b *testing.B) {
-	const (
-		readers = 8
-		pace    = 4 * time.Millisecond // of each reader: together half of what one core answers
-		round   = 500 * time.Millisecond
-		rounds  = 20
-	)
-	f := newToy(b, Setting{Direct, Whole}, func(c *Config, _ *Spec) { c.PollInterval = time.Second })
+// BenchmarkCompare compares reads that wait, and holds what one takes (ns/op) against the read that was answered. What all
+// of it adds to the latency of those who are answered is a row of make bench.
+func BenchmarkCompare(b *testing.B) {
+	const waiting = 50
+	f := newToy(b, Setting{Shadow, Whole})
 	if _, err := f.db.SQL().ExecContext(b.Context(), `INSERT INTO items SELECT i, 'name' FROM generate_series(2, 1000) i`); err != nil {
 		b.Fatal(err)
 	}
 	f.ladder.Repository = ormShelf{f.db}
-	f.run(b)
-	var took [2][]time.Duration
+	var answers, comparisons []time.Duration
+	timed := func(took *[]time.Duration, do func()) {
+		started := time.Now()
+		do()
+		*took = append(*took, time.Since(started)/waiting)
+	}
 	for b.Loop() {
-		for n := range rounds {
-			stage := n % 2
-			f.users.set(Setting{Stages[stage], Whole}, int64(n+2))
-			took[stage] = append(took[stage], f.paced(b, readers, pace, round)...)
-			f.idle()
-		}
-	}
-	p99 := func(d []time.Duration) float64 {
-		slices.Sort(d)
-		return float64(d[len(d)*99/100])
-	}
-	t := f.users.counters.tally()
-	b.ReportMetric(p99(took[1])/p99(took[0]), "p99-ratio")
-	b.ReportMetric(p99(took[0])/1e6, "direct-p99-ms")
-	b.ReportMetric(float64(t.Dropped)/float64(t.Dropped+t.Compared), "dropped-ratio")
-	b.ReportMetric(float64(t.Compared), "compared")
-	b.ReportMetric(0, "ns/op")
-}
-
-// paced reads for a while, and returns how long each answer took.
-func (f *toy) paced(b *testing.B, readers int, pace, span time.Duration) []time.Duration {
-	b.Helper()
-	took := make([][]time.Duration, readers)
-	var all sync.WaitGroup
-	end := time.Now().Add(span)
-	for r := range readers {
-		all.Go(func() {
-			next := time.Now().Add(pace * time.Duration(r) / time.Duration(readers))
-			for i := r; next.Before(end); i += readers {
-				time.Sleep(time.Until(next))
-				started := time.Now()
-				if _, err := f.byID(b.Context(), strconv.Itoa(i%1000+1)); err != nil {
-					b.Error(err)
+		timed(&answers, func() {
+			for i := range waiting {
+				if _, err := f.byID(b.Context(), strconv.Itoa(i+1)); err != nil {
+					b.Fatal(err)
 				}
-				took[r] = append(took[r], time.Since(started))
-				next = next.Add(pace)
 			}
 		})
+		timed(&comparisons, func() { f.users.compare.next(b.Context()) })
 	}
-	all.Wait()
-	return slices.Concat(took...)
-}
-
-// idle waits until nothing is left to compare.
-func (f *toy) idle() {
-	for len(f.users.compare.jobs) > 0 || len(f.users.compare.doubts) > 0 {
-		time.Sleep(time.Millisecond)
+	if t := f.users.counters.tally(); t.Compared != uint64(b.N*waiting) || t.Mismatched > 0 {
+		b.Fatalf("counted %+v", t)
 	}
-	time.Sleep(10 * time.Millisecond)
+	median := func(took []time.Duration) float64 {
+		slices.Sort(took)
+		return float64(took[len(took)/2])
+	}
+	b.ReportMetric(median(comparisons), "ns/op")
+	b.ReportMetric(median(answers), "answer-ns/op")
+	b.ReportMetric(median(comparisons)/median(answers), "x-answer")
 }
 
 // ormShelf reads items as the second rungs do.

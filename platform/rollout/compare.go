@@ -86,8 +86,10 @@ func (t *trial) run(ctx context.Context) (intact bool) {
 	if m.current.Load().version != t.version {
 		return true // it says nothing about the stage that the module is at now
 	}
+	m.compare.reading.Add(1)
 	started := time.Now()
 	got, ok := t.try(ctx)
+	m.compare.reading.Add(-1)
 	m.counters.reads[t.other].observe(time.Since(started), got.err)
 	switch {
 	case !ok:

@@ -61,6 +61,10 @@ func Read[R, Reader, T any](
 	if m == nil {
 		return read(ctx, rung)
 	}
+	if m.compare != nil && d.path != cached { // what is cached is over at once
+		m.compare.reading.Add(1)
+		defer m.compare.reading.Add(-1)
+	}
 	value, err := observed(&m.counters.reads[d.path], func() (T, error) { return read(ctx, rung) })
 	if other, ok := m.other(d); ok && !db.InTransaction(ctx) { // what a transaction sees, no other can repeat
 		compare(l, method, key, d.path, other, read, value, err)

@@ -99,7 +99,7 @@ func New(cfg Config, deps Deps) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg: cfg, db: deps.DB, audit: deps.Auditor, log: deps.Log, id: rand.Text()[:12], flags: deps.Flags,
-		compare: newComparer(deps.DB, cfg.Queue),
+		compare: newComparer(deps.DB, cfg.Queue, cfg.Workers),
 	}
 	if err := deps.Metrics.Register(collector{r}); err != nil {
 		return nil, fmt.Errorf("rollout: metrics: %w", err)
@@ -175,7 +175,7 @@ func (r *Registry) Run(ctx context.Context) error {
 	defer r.leave(context.WithoutCancel(ctx))
 	var comparing sync.WaitGroup
 	defer comparing.Wait()
-	comparing.Go(func() { r.compare.run(ctx, r.cfg.Workers) })
+	comparing.Go(func() { r.compare.run(ctx) })
 	tick := time.NewTicker(r.cfg.PollInterval)
 	defer tick.Stop()
 	for {
