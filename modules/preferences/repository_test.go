@@ -91,7 +91,7 @@ func empty(t *testing.T, d *db.DB, r Repository) {
 	}
 }
 
-func mustDefine(t *testing.T, r Repository, key, schema, value string) Definition {
+func mustDefine(t testing.TB, r Repository, key, schema, value string) Definition {
 	t.Helper()
 	d, created, err := r.CreateDefinition(t.Context(), Definition{
 		Key: key, Schema: json.RawMessage(schema), Default: json.RawMessage(value), Description: "What it is for.",
@@ -103,7 +103,7 @@ func mustDefine(t *testing.T, r Repository, key, schema, value string) Definitio
 }
 
 // mustSet stores values as they are; an empty one takes the value away.
-func mustSet(t *testing.T, r Repository, userID uuid.UUID, values map[string]string) Values {
+func mustSet(t testing.TB, r Repository, userID uuid.UUID, values map[string]string) Values {
 	t.Helper()
 	v, err := r.UpdateValues(t.Context(), userID, func(v *Values) error {
 		for key, value := range values {
