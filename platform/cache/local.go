@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -32,31 +33,35 @@ type entry struct {
 	expires time.Duration // on the process clock
 }
 
-// local is the in-process tier: a sharded LRU with a bound on entries and on bytes. It knows nothing of leases; whoever
-// reads it has checked one first.
+// local is the in-process tier: a sharded LRU with a bound on entries and on bytes, of all shards together, so that one
+// which happens to get more than its share forgets nothing while there is room. What is stored beyond a bound takes the
+// place of what was used least recently in its own shard. It knows nothing of leases; whoever reads it has checked one
+// first.
 type local struct {
-	seed     maphash.Seed
-	shards   [shards]shard
-	maxBytes int64 // per shard
+	seed                 maphash.Seed
+	shards               [shards]shard
+	maxEntries, maxBytes int64
+	entries, bytes       atomic.Int64 // in use
 }
 
 type shard struct {
-	mu    sync.Mutex
-	lru   *simplelru.LRU[name, entry]
-	bytes int64
-	gens  [generations]uint64
-	_     [64]byte // a cache line between the locks of neighbours
+	mu   sync.Mutex
+	lru  *simplelru.LRU[name, entry]
+	gens [generations]uint64
+	_    [64]byte // a cache line between the locks of neighbours
 }
 
 // newLocal returns a tier of that many entries and bytes; of none when entries is 0, for generations alone.
 func newLocal(entries int, bytes int64) *local {
-	l := &local{seed: maphash.MakeSeed(), maxBytes: bytes / shards}
+	l := &local{seed: maphash.MakeSeed(), maxEntries: int64(entries), maxBytes: bytes}
 	if entries == 0 {
 		return l
 	}
 	for i := range l.shards {
-		s := &l.shards[i]
-		s.lru, _ = simplelru.NewLRU(max(entries/shards, 1), func(_ name, e entry) { s.bytes -= e.size }) // fails below 1 only
+		l.shards[i].lru, _ = simplelru.NewLRU(entries+1, func(_ name, e entry) { // fails below 1 only
+			l.entries.Add(-1)
+			l.bytes.Add(-e.size)
+		})
 	}
 	return l
 }
@@ -90,18 +95,21 @@ func (l *local) generation(n name) uint64 {
 	return s.gens[slot]
 }
 
-// put stores what was read under a generation, unless an invalidation has come since. Comparing and storing under one
-// lock is what makes it safe: an invalidation comes before both or after both.
+// put stores what was read under a generation, unless an invalidation has come since, or it alone would take a shard's
+// part of the bytes. Comparing and storing under one lock is what makes it safe: an invalidation comes before both or
+// after both.
 func (l *local) put(n name, gen uint64, e entry) bool {
 	s, slot := l.shard(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gens[slot] != gen || s.lru == nil || e.size > l.maxBytes {
+	if s.gens[slot] != gen || s.lru == nil || e.size > l.maxBytes/shards {
 		return false
 	}
 	s.lru.Remove(n)
 	s.lru.Add(n, e)
-	for s.bytes += e.size; s.bytes > l.maxBytes; {
+	l.entries.Add(1)
+	l.bytes.Add(e.size)
+	for s.lru.Len() > 1 && (l.entries.Load() > l.maxEntries || l.bytes.Load() > l.maxBytes) {
 		s.lru.RemoveOldest()
 	}
 	return true
@@ -134,15 +142,4 @@ func (l *local) flush() {
 }
 
 // usage returns the number of entries and their bytes.
-func (l *local) usage() (entries int, bytes int64) {
-	for i := range l.shards {
-		s := &l.shards[i]
-		s.mu.Lock()
-		if s.lru != nil {
-			entries += s.lru.Len()
-			bytes += s.bytes
-		}
-		s.mu.Unlock()
-	}
-	return entries, bytes
-}
+func (l *local) usage() (entries int, bytes int64) { return int(l.entries.Load()), l.bytes.Load() }

@@ -26,7 +26,7 @@ func TestLocalIsBoundedAndForgetsTheLeastRecentlyUsed(t *testing.T) {
 					t.Fatalf("what is read all the time was forgotten at %d", i)
 				}
 			}
-			if n, bytes := l.usage(); n > entries || n < entries/2 || bytes != int64(n)*100 {
+			if n, bytes := l.usage(); n != min(bound.entries, int(bound.bytes)/100) || bytes != int64(n)*100 {
 				t.Fatalf("%d entries of %d bytes", n, bytes)
 			}
 		})
