@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,9 +44,10 @@ type config struct {
 	Stages   map[string]rollout.Stage // by module: where it starts
 	Percents map[string]float64
 
-	shown        []shown              // what `config print` shows
-	stopPostgres func() error         // set by startPostgres
-	traces       trace.TracerProvider // set by startTracing
+	shown        []shown                            // what `config print` shows
+	stopPostgres func() error                       // set by startPostgres
+	traces       trace.TracerProvider               // set by startTracing
+	hashing      func() (io.ReadWriteCloser, error) // starts a process for it; nil but in a server
 }
 
 // production reports whether nothing may be generated or installed.

@@ -53,6 +53,7 @@ func command() *cobra.Command {
 		&cobra.Command{Use: "migrate", Short: "Bring the database's tables up to date", Args: cobra.NoArgs, RunE: runMigrate},
 		&cobra.Command{Use: "openapi", Short: "Print the OpenAPI document", Args: cobra.NoArgs, RunE: runOpenAPI},
 		&cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: runVersion},
+		hashingCommand(),
 		configCommand(),
 		auditCommand(setUpAudit),
 		modulesCommand(setUpModules),
@@ -80,6 +81,7 @@ func runServe(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
+	cfg.hashing = hashingAt(cfg.Modules.HashNiceness)
 	return serve(cmd.Context(), cfg, log, cmd.OutOrStdout())
 }
 

@@ -46,7 +46,7 @@ func announce(out io.Writer, cfg *config, s *web.Server, key generatedKey) {
 	base := "http://" + reachable(s.Addr())
 	fmt.Fprintf(out, "\nStrata is listening.\n\n  API       %s/v1, documented at %s/docs\n", base, base)
 	if addr := s.AdminAddr(); addr != nil {
-		fmt.Fprintf(out, "  admin     http://%s  (/readyz?verbose, /metrics)\n", reachable(addr))
+		fmt.Fprintf(out, "  operator  http://%s  a page; also /readyz?verbose and /metrics\n", reachable(addr))
 	}
 	fmt.Fprintf(out, "  data      %s\n", cfg.StateDir)
 	credential := "$STRATA_ROOT_KEY" //nolint:gosec // the name of a variable

@@ -38,6 +38,8 @@ type moduleConfig struct {
 	Sessions sessions.Config
 	Auditlog auditlog.Config
 	Keys     auditlog.KeyConfig
+
+	HashNiceness int // of the process that hashes passwords
 }
 
 // moduleSettings binds the modules' keys.
@@ -48,6 +50,7 @@ func (c *config) moduleSettings() []setting {
 		{"users.percent", c.percent("users"), nil},
 		{"users.public_sign_up", boolean(&m.Users.PublicSignUp), nil},
 		{"users.hash_concurrency", integer(&m.Users.HashConcurrency, 0, 1024), nil},
+		{"users.hash_niceness", integer(&m.HashNiceness, 0, 19), nil},
 		{"users.hash_wait", duration(&m.Users.HashWait, time.Millisecond, time.Minute), nil},
 		{"users.token_lifetime", duration(&m.Users.TokenLifetime, time.Second, 30*day), nil},
 		{"users.cleanup_interval", duration(&m.Users.CleanupInterval, time.Second, day), nil},
@@ -116,7 +119,7 @@ func newModules(cfg *config, p platform) (*modules, error) {
 	})
 	m.users = users.New(users.Deps{
 		DB: p.db, Repository: rungs.users, Auditor: audit, Sessions: sessionEnder{m}, Erasers: []users.Eraser{eraser{m}},
-		Log: p.log, Config: cfg.Modules.Users,
+		Log: p.log, Config: cfg.Modules.Users, Hashing: cfg.hashing,
 	})
 	m.sessions = sessions.New(sessions.Deps{
 		DB: p.db, Repository: rungs.sessions, Auditor: audit, Users: accounts{p.db, m.users.Service}, Log: p.log,

@@ -3,6 +3,7 @@ package users
 import (
 	"context"
 	"embed"
+	"io"
 	"io/fs"
 	"log/slog"
 	"time"
@@ -58,6 +59,9 @@ type Deps struct {
 	Erasers    []Eraser
 	Log        *slog.Logger
 	Config     Config
+
+	// Hashing starts a process that runs ServeHashing, and returns its input and output. Nil: passwords are hashed here.
+	Hashing func() (io.ReadWriteCloser, error)
 }
 
 // Module is the users module: its rules, for the other modules' adapters, and its routes.

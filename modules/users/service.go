@@ -30,7 +30,7 @@ type Service struct {
 func newService(deps Deps) *Service {
 	return &Service{
 		db: deps.DB, repo: deps.Repository, audit: deps.Auditor, sessions: deps.Sessions, erasers: deps.Erasers,
-		hasher: newHasher(deps.Config.HashConcurrency, deps.Config.HashWait), cfg: deps.Config,
+		hasher: newHasher(deps.Config.HashConcurrency, deps.Config.HashWait, deps.Hashing, deps.Log), cfg: deps.Config,
 	}
 }
 

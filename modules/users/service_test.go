@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -176,7 +178,7 @@ const (
 
 func TestHasher(t *testing.T) {
 	ctx := t.Context()
-	h := newHasher(0, time.Minute)
+	h := newHasher(0, time.Minute, nil, nil)
 	own, err := h.hash(ctx, "password")
 	if err != nil || !strings.HasPrefix(own, ours) || outdated(own) {
 		t.Fatalf("own hash %q, %v", own, err)
@@ -220,7 +222,7 @@ func TestHasher(t *testing.T) {
 
 // TestHasherIsBounded holds the only slot and expects the next to give up in time.
 func TestHasherIsBounded(t *testing.T) {
-	h := newHasher(1, 20*time.Millisecond)
+	h := newHasher(1, 20*time.Millisecond, nil, nil)
 	h.slots <- struct{}{}
 	if _, err := h.hash(t.Context(), good); !errors.Is(err, errs.ErrBusy) {
 		t.Errorf("hash on a busy hasher: %v", err)
@@ -234,6 +236,34 @@ func TestHasherIsBounded(t *testing.T) {
 	h.release()
 	if _, err := h.hash(t.Context(), good); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestHasherWorksApart cuts the connection to what hashes for it: the caller does not notice, and another one is started.
+func TestHasherWorksApart(t *testing.T) {
+	var conns []net.Conn
+	h := newHasher(2, time.Minute, func() (io.ReadWriteCloser, error) {
+		here, there := net.Pipe()
+		conns = append(conns, there)
+		go func() { _ = ServeHashing(there) }()
+		return here, nil
+	}, slog.New(slog.DiscardHandler))
+	for started, cut := range []bool{false, false, true, false} {
+		if cut {
+			_ = conns[0].Close()
+		}
+		hash, err := h.hash(t.Context(), good)
+		if err != nil || outdated(hash) {
+			t.Fatalf("hash %q, %v", hash, err)
+		}
+		for password, want := range map[string]bool{good: true, "another": false} {
+			if ok, err := h.verify(t.Context(), password, hash); err != nil || ok != want {
+				t.Errorf("verify %q: %t, %v", password, ok, err)
+			}
+		}
+		if want := 1 + started/2; len(conns) != want {
+			t.Errorf("%d connections, want %d", len(conns), want)
+		}
 	}
 }
 

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-accounts/strata/modules/users"
+)
+
+const hashingName = "hash-passwords"
+
+func hashingCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: hashingName, Short: "Hash passwords for the server that has started this process", Args: cobra.NoArgs, Hidden: true,
+		RunE: func(*cobra.Command, []string) error {
+			return users.ServeHashing(pipes{os.Stdin, os.Stdout})
+		},
+	}
+}
+
+// hashingAt returns a function that starts this program once more, to hash passwords, and returns its input and output.
+func hashingAt(niceness int) func() (io.ReadWriteCloser, error) {
+	return func() (io.ReadWriteCloser, error) { return startHashing(niceness) }
+}
+
+// startHashing starts a process that gets no environment, and that ends when its input does, which is when this process
+// ends at the latest.
+func startHashing(niceness int) (io.ReadWriteCloser, error) {
+	cmd := exec.Command(self(), hashingName) //nolint:noctx // ends with its input
+	cmd.Env, cmd.Stderr = []string{}, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server
+	in, ierr := cmd.StdinPipe()
+	out, oerr := cmd.StdoutPipe()
+	if err := errors.Join(ierr, oerr); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() { _ = cmd.Wait() }() // whoever uses the pipes finds out
+	// A group's priority is that of all its threads; a process' is that of its first alone, on Linux. Where it may not be
+	// lowered, hashing is at least apart.
+	_ = syscall.Setpriority(syscall.PRIO_PGRP, cmd.Process.Pid, niceness)
+	return pipes{out, in}, nil
+}
+
+// self is this program, also when another one has taken its place in the file system.
+func self() string {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe"
+	}
+	path, _ := os.Executable() // starting an empty path fails
+	return path
+}
+
+// pipes are a process' input and output as one.
+type pipes struct {
+	io.Reader
+	io.WriteCloser
+}

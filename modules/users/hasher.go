@@ -1,0 +1,139 @@
+package users
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/rpc"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/strata-accounts/strata/platform/errs"
+)
+
+// hasher makes and verifies password hashes, at most so many at a time: argon2 is made to keep a core busy, and the
+// cores that it leaves are those that answer everybody else.
+//
+// It works in a process of its own where it can, which may have a lower priority than this one, so that the kernel
+// prefers answering also on the core that hashes; and each hash's 19 MiB are not this process' garbage.
+type hasher struct {
+	*scheme
+	slots chan struct{}
+	wait  time.Duration
+	apart apart
+	log   *slog.Logger
+}
+
+// newHasher returns a hasher that works on n passwords at a time, n <= 0 meaning one fewer than the cores, and at least
+// one. A call waits its turn for so long at most. Start may be nil: it starts a process that runs ServeHashing.
+func newHasher(n int, wait time.Duration, start func() (io.ReadWriteCloser, error), log *slog.Logger) *hasher {
+	if n <= 0 {
+		n = max(1, runtime.GOMAXPROCS(0)-1)
+	}
+	return &hasher{scheme: newScheme(), slots: make(chan struct{}, n), wait: wait, apart: apart{start: start}, log: log}
+}
+
+// hash returns the PHC string of a password. Errors: errs.ErrBusy, errs.ErrCanceled.
+func (h *hasher) hash(ctx context.Context, password string) (string, error) {
+	r, err := h.do(ctx, Job{Password: password})
+	return r.Hash, err
+}
+
+// verify reports whether password has this hash. An empty hash takes the time of one of ours and is nobody's.
+// Errors: errs.ErrBusy, errs.ErrCanceled, or a stored hash that cannot be read.
+func (h *hasher) verify(ctx context.Context, password, hash string) (bool, error) {
+	exists := hash != ""
+	if !exists {
+		hash = h.dummy
+	}
+	if _, err := h.decode(hash); err != nil {
+		return false, fmt.Errorf("stored password hash: %w", err)
+	}
+	r, err := h.do(ctx, Job{password, hash})
+	return r.Matches && exists, err
+}
+
+// do does a job when it is its turn. A process that cannot be started, or has died, costs no caller anything: the job is
+// done here.
+func (h *hasher) do(ctx context.Context, j Job) (r Result, err error) {
+	if err := h.acquire(ctx); err != nil {
+		return Result{}, err
+	}
+	defer h.release()
+	if h.apart.start != nil {
+		if err = h.apart.work(j, &r); err == nil {
+			return r, nil
+		}
+		h.log.WarnContext(ctx, "the process that hashes passwords failed; hashing in the server's", "error", err)
+	}
+	r = Result{}
+	return r, h.Work(j, &r)
+}
+
+func (h *hasher) acquire(ctx context.Context) error {
+	timer := time.NewTimer(h.wait)
+	defer timer.Stop()
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-timer.C:
+		return errs.ErrBusy
+	case <-ctx.Done():
+		return errs.ErrCanceled.Wrap(ctx.Err())
+	}
+}
+
+func (h *hasher) release() { <-h.slots }
+
+// apart is the process that hashes, started when it is first needed, and again when it has failed.
+type apart struct {
+	start func() (io.ReadWriteCloser, error)
+
+	mu     sync.Mutex
+	client *rpc.Client
+}
+
+const jobs = "Jobs" // the name of the one service in the process
+
+// work has a job done there. Whatever fails, the next job gets another process.
+func (a *apart) work(j Job, r *Result) error {
+	client, err := a.open()
+	if err != nil {
+		return err
+	}
+	if err = client.Call(jobs+".Work", j, r); err == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client == client {
+		a.client = nil
+	}
+	return errors.Join(err, client.Close())
+}
+
+func (a *apart) open() (*rpc.Client, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client == nil {
+		conn, err := a.start()
+		if err != nil {
+			return nil, err
+		}
+		a.client = rpc.NewClient(conn)
+	}
+	return a.client, nil
+}
+
+// ServeHashing does jobs for the hasher at the other end of conn, until that ends.
+func ServeHashing(conn io.ReadWriteCloser) error {
+	server := rpc.NewServer()
+	if err := server.RegisterName(jobs, newScheme()); err != nil {
+		return err
+	}
+	server.ServeConn(conn)
+	return nil
+}
