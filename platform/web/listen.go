@@ -67,5 +67,11 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		IdleTimeout:       s.cfg.IdleTimeout,
 		MaxHeaderBytes:    s.cfg.MaxHeaderBytes,
 		ErrorLog:          s.errorLog(),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(ctx, peerKey{}, hostOf(c.RemoteAddr().String()))
+		},
 	}
 }
+
+// peerKey finds the client's address in the context of a connection, where all its requests share it.
+type peerKey struct{}

@@ -181,7 +181,15 @@ func (s *Server) clientIP(c *gin.Context) string {
 	if len(s.cfg.TrustedProxies) > 0 {
 		return c.ClientIP()
 	}
-	peer, err := netip.ParseAddrPort(c.Request.RemoteAddr)
+	if peer, ok := c.Request.Context().Value(peerKey{}).(string); ok {
+		return peer
+	}
+	return hostOf(c.Request.RemoteAddr)
+}
+
+// hostOf returns the host of an address, or "" where it is not one of IP.
+func hostOf(address string) string {
+	peer, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return ""
 	}
