@@ -12,7 +12,8 @@ import (
 )
 
 // TestPasswordsAreHashedApart looks for the process that hashes: it must have its priority in all its threads, and know
-// nothing from its arguments and environment. Users do not notice when it dies.
+// nothing from its arguments and environment. Users do not notice when it dies or
+// freezes, but for the time.
 func TestPasswordsAreHashedApart(t *testing.T) {
 	const niceness = 7
 	s := deploy(t).start(fmt.Sprintf("STRATA_USERS__HASH_NICENESS=%d", niceness))
@@ -24,14 +25,18 @@ func TestPasswordsAreHashedApart(t *testing.T) {
 	if environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err != nil || len(environment) > 0 {
 		t.Errorf("it has an environment of %d bytes, %v", len(environment), err)
 	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 { // while it is dead, and after it was started again
-		s.Do("POST", "/v1/sessions", credentials(ada.email, ada.password)).Want(http.StatusCreated)
-	}
-	if again := hashing(t, s.Cmd.Process.Pid); again == pid {
-		t.Error("it was not started again")
+	for _, fate := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
+		if err := syscall.Kill(pid, fate); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // without it, and after another was started
+			s.Do("POST", "/v1/sessions", credentials(ada.email, ada.password)).Want(http.StatusCreated)
+		}
+		again := hashing(t, s.Cmd.Process.Pid)
+		if again == pid {
+			t.Errorf("after %s it was not replaced", fate)
+		}
+		pid = again
 	}
 }
 

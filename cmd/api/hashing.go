@@ -47,7 +47,7 @@ func startHashing(niceness int) (io.ReadWriteCloser, error) {
 	// A group's priority is that of all its threads; a process' is that of its first alone, on Linux. Where it may not be
 	// lowered, hashing is at least apart.
 	_ = syscall.Setpriority(syscall.PRIO_PGRP, cmd.Process.Pid, niceness)
-	return pipes{out, in}, nil
+	return process{pipes{out, in}, cmd.Process}, nil
 }
 
 // self is this program, also when another one has taken its place in the file system.
@@ -59,8 +59,17 @@ func self() string {
 	return path
 }
 
-// pipes are a process' input and output as one.
+// pipes are an input and an output as one.
 type pipes struct {
 	io.Reader
 	io.WriteCloser
 }
+
+// process is a process' output and input; closing it ends the process, also one that has been stopped.
+type process struct {
+	pipes
+	*os.Process
+}
+
+// Close implements io.Closer.
+func (p process) Close() error { return errors.Join(p.pipes.Close(), p.Kill()) }

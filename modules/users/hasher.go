@@ -33,7 +33,7 @@ func newHasher(n int, wait time.Duration, start func() (io.ReadWriteCloser, erro
 	if n <= 0 {
 		n = max(1, runtime.GOMAXPROCS(0)-1)
 	}
-	return &hasher{scheme: newScheme(), slots: make(chan struct{}, n), wait: wait, apart: apart{start: start}, log: log}
+	return &hasher{scheme: newScheme(), slots: make(chan struct{}, n), wait: wait, apart: apart{start: start, patience: hashPatience}, log: log}
 }
 
 // hash returns the PHC string of a password. Errors: errs.ErrBusy, errs.ErrCanceled.
@@ -69,7 +69,6 @@ func (h *hasher) do(ctx context.Context, j Job) (r Result, err error) {
 		}
 		h.log.WarnContext(ctx, "the process that hashes passwords failed; hashing in the server's", "error", err)
 	}
-	r = Result{}
 	return r, h.Work(j, &r)
 }
 
@@ -90,13 +89,19 @@ func (h *hasher) release() { <-h.slots }
 
 // apart is the process that hashes, started when it is first needed, and again when it has failed.
 type apart struct {
-	start func() (io.ReadWriteCloser, error)
+	start    func() (io.ReadWriteCloser, error)
+	patience time.Duration
 
 	mu     sync.Mutex
 	client *rpc.Client
 }
 
-const jobs = "Jobs" // the name of the one service in the process
+const (
+	jobs         = "Jobs"          // the name of the one service in the process
+	hashPatience = 5 * time.Second // with the process: many times what the dearest hash takes
+)
+
+var errSilent = errors.New("no answer")
 
 // work has a job done there. Whatever fails, the next job gets another process.
 func (a *apart) work(j Job, r *Result) error {
@@ -104,7 +109,16 @@ func (a *apart) work(j Job, r *Result) error {
 	if err != nil {
 		return err
 	}
-	if err = client.Call(jobs+".Work", j, r); err == nil {
+	var done Result
+	call := client.Go(jobs+".Work", j, &done, make(chan *rpc.Call, 1))
+	select {
+	case <-call.Done:
+		err = call.Error
+	case <-time.After(a.patience):
+		err = errSilent
+	}
+	if err == nil {
+		*r = done
 		return nil
 	}
 	a.mu.Lock()

@@ -267,6 +267,20 @@ func TestHasherWorksApart(t *testing.T) {
 	}
 }
 
+// TestHasherDoesNotWaitForASilentProcess has it work with one that takes jobs and never answers.
+func TestHasherDoesNotWaitForASilentProcess(t *testing.T) {
+	h := newHasher(1, time.Minute, func() (io.ReadWriteCloser, error) {
+		here, there := net.Pipe()
+		go func() { _, _ = io.Copy(io.Discard, there) }()
+		return here, nil
+	}, slog.New(slog.DiscardHandler))
+	h.apart.patience = time.Millisecond
+	hash, err := h.hash(t.Context(), good)
+	if err != nil || outdated(hash) || h.apart.client != nil {
+		t.Errorf("hash %q, %v; the process is kept: %t", hash, err, h.apart.client != nil)
+	}
+}
+
 func TestLifeOfAnAccount(t *testing.T) {
 	w, ctx := newWorld(t), t.Context()
 	u := w.signUp(t, "ada@example.com")
