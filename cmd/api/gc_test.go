@@ -8,7 +8,7 @@ import (
 )
 
 func TestGCPercent(t *testing.T) {
-	for inUse, want := range map[uint64]int{0: 100, 1: 3200, 8 << 20: 400, 32 << 20: 100, 1 << 30: 100} {
+	for inUse, want := range map[uint64]int{0: 100, 1: 3200, 8 << 20: 400, 32 << 20: 100, 48 << 20: 66, 1 << 30: 50} {
 		if got := gcPercent(inUse); got != want {
 			t.Errorf("with %d bytes in use: %d, want %d", inUse, got, want)
 		}
