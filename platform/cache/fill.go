@@ -8,8 +8,10 @@ import (
 )
 
 const (
-	fillsAtOnce  = 64  // in one script
-	fillsWaiting = 512 // more are not worth their memory, and are not stored
+	fillsAtOnce  = 64      // in one script
+	bytesAtOnce  = 1 << 20 // in one script, about: Redis does nothing else meanwhile
+	fillsWaiting = 512     // more are not stored
+	bytesWaiting = 4 << 20 // likewise
 )
 
 // A fill is a value on its way into Redis, for which nobody waits.
@@ -26,6 +28,7 @@ type fill struct {
 type fills struct {
 	mu      sync.Mutex
 	waiting []fill
+	bytes   int // of the values that wait
 	working bool
 	closed  bool
 	ended   sync.WaitGroup // of the work
@@ -45,11 +48,12 @@ func (s *shared) fillSoon(f fill) {
 	q := &s.fills[f.claim.group]
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || len(q.waiting) == fillsWaiting {
+	if q.closed || len(q.waiting) == fillsWaiting || q.bytes+len(f.value) > bytesWaiting {
 		f.stats.rejectedRedis.Inc()
 		return
 	}
 	q.waiting = append(q.waiting, f)
+	q.bytes += len(f.value)
 	if !q.working {
 		q.working = true
 		q.ended.Go(func() { s.fillWaiting(f.claim.group) })
@@ -80,8 +84,13 @@ func (s *shared) fillWaiting(g int) {
 func (q *fills) take() (next []fill) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	n := min(len(q.waiting), fillsAtOnce)
+	n, bytes := 0, 0
+	for n < min(len(q.waiting), fillsAtOnce) && bytes < bytesAtOnce {
+		bytes += len(q.waiting[n].value)
+		n++
+	}
 	next, q.waiting = q.waiting[:n:n], q.waiting[n:]
+	q.bytes -= bytes
 	if n == 0 {
 		q.waiting, q.working = nil, false
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -65,6 +66,9 @@ func TestFills(t *testing.T) {
 	if err := b.close(); err != nil {
 		t.Fatal(err)
 	}
+	if q := &b.fills[0]; q.working || q.bytes != 0 || q.waiting != nil {
+		t.Errorf("%d of %d bytes still wait", len(q.waiting), q.bytes)
+	}
 	b.fillSoon(fills[1]) // too late: it is not waited for, and does no harm
 
 	client := redis.NewClient(&redis.Options{Addr: server.Addr})
@@ -77,5 +81,29 @@ func TestFills(t *testing.T) {
 	}
 	if got := count(stats.rejectedRedis); got != 3+extra+1 {
 		t.Errorf("%v are rejected, want %d", got, 3+extra+1)
+	}
+}
+
+// TestFillsLarge lets values wait that are larger than what waits may be, and takes them in pieces.
+func TestFillsLarge(t *testing.T) {
+	t.Parallel()
+	s := &shared{fills: make([]fills, 1)}
+	q := &s.fills[0]
+	q.working = true // so that nobody takes them
+	stats := &kindMetrics{rejectedRedis: prometheus.NewCounter(prometheus.CounterOpts{Name: "rejected"})}
+	f := fill{value: strings.Repeat("x", bytesWaiting/10), stats: stats}
+	for range 12 {
+		s.fillSoon(f)
+	}
+	if len(q.waiting) != 10 || count(stats.rejectedRedis) != 2 {
+		t.Fatalf("%d wait, %v are rejected", len(q.waiting), count(stats.rejectedRedis))
+	}
+	for q.working {
+		if next := q.take(); len(next) > 3 {
+			t.Errorf("%d at once", len(next))
+		}
+	}
+	if q.bytes != 0 {
+		t.Errorf("%d bytes still wait", q.bytes)
 	}
 }
