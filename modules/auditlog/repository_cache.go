@@ -38,24 +38,33 @@ var _ Repository = (*CacheRepository)(nil)
 // NewCacheRepository returns a CacheRepository over next. There is one per cache.
 func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
 	r := &CacheRepository{Repository: next}
-	r.events = cache.Rows(c, eventKind, cache.Options{Bounded: true, Same: sameEvent}, cache.ByUUID(next.ByID),
-		func(_ string, row eventRow) Event { return toEvent(row) })
 	r.subjects = cache.For(c, subjectKind, cache.Options{Bounded: true}, r.hasOrigins)
+	r.events = cache.Rows(c, eventKind, cache.Options{Bounded: true, Same: sameEvent}, cache.ByUUID(next.ByID),
+		func(_ string, row eventRow) Event { return toEvent(row) },
+	).Leads(func(e Event) string {
+		if !personal(e) {
+			return ""
+		}
+		return r.subjects.Key(e.subject())
+	})
 	return r
 }
+
+// personal reports whether an event holds what an erasure takes from it.
+func personal(e Event) bool { return e.IP != "" || e.UserAgent != "" }
 
 // sameEvent reports whether a cached event may stand for the stored one: it may still have an origin that was erased.
 func sameEvent(served, stored any) bool {
 	s, _ := served.(Event) // both are
 	e, _ := stored.(Event)
-	erased := e.IP == "" && e.UserAgent == ""
-	return bytes.Equal(s.Leaf(), e.Leaf()) && (erased || s.IP == e.IP && s.UserAgent == e.UserAgent)
+	return bytes.Equal(s.Leaf(), e.Leaf()) && (!personal(e) || s.IP == e.IP && s.UserAgent == e.UserAgent)
 }
 
 // ByID implements Reader. An event may have been cached before its subject was erased: then it has lost its origin.
 func (r *CacheRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
+	ctx = cache.Together(ctx)
 	e, err := r.events.Get(ctx, id.String())
-	if err != nil || e.IP == "" && e.UserAgent == "" {
+	if err != nil || !personal(e) {
 		return e, err
 	}
 	_, err = r.subjects.Get(ctx, e.subject())
