@@ -44,8 +44,11 @@ func NewLogger(format, level string, w io.Writer, attrs ...ContextAttrs) (*slog.
 	default:
 		return nil, fmt.Errorf("log format %q: use json or text", format)
 	}
-	buffer, _ := w.(*Buffer)
-	return slog.New(handler{Handler: h, attrs: attrs, buffer: buffer}), nil
+	flush := func() {}
+	if b, ok := w.(*Buffer); ok {
+		flush = b.Flush
+	}
+	return slog.New(handler{Handler: h, attrs: attrs, flush: flush}), nil
 }
 
 // handler adds what the context of a record says, and redacts. It looks at names before it hands a record on, and makes
@@ -54,8 +57,8 @@ func NewLogger(format, level string, w io.Writer, attrs ...ContextAttrs) (*slog.
 type handler struct {
 	slog.Handler
 	attrs  []ContextAttrs
-	buffer *Buffer // that the Handler writes to; nil: to something else
-	secret bool    // in a group whose name is sensitive
+	flush  func()
+	secret bool // in a group whose name is sensitive
 }
 
 // Handle implements slog.Handler.
@@ -63,23 +66,19 @@ func (h handler) Handle(ctx context.Context, r slog.Record) error {
 	for _, attrs := range h.attrs {
 		r.AddAttrs(attrs(ctx)...)
 	}
-	clean, settled := true, true
+	clean := true
 	r.Attrs(func(a slog.Attr) bool {
 		clean = !h.secret && isClean(a)
-		settled = settled && a.Value.Kind() != slog.KindAny // which may change before its line is made
 		return clean
 	})
 	if !clean {
 		r = h.redacted(r)
 	}
-	if h.buffer == nil {
-		return h.Handler.Handle(ctx, r)
+	err := h.Handler.Handle(ctx, r)
+	if r.Level >= slog.LevelWarn {
+		h.flush()
 	}
-	h.buffer.add(h.Handler, r)
-	if !clean || !settled || r.Level >= slog.LevelWarn {
-		h.buffer.Flush()
-	}
-	return nil
+	return err
 }
 
 // WithAttrs implements slog.Handler.
