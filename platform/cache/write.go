@@ -140,20 +140,19 @@ func (c *Cache) split(names []name) map[int][]name {
 
 // announce invalidates the names of one group and waits until that holds on every instance. Where Redis confirms it
 // under a live marker, those that hold a lease are the ones to wait for, and each lease is over by itself soon. Where it
-// does not, the marker itself must have gone.
+// does not, the marker itself must have gone; but bounded names wait for no more than the leases that Redis knows of, as
+// it is this process alone that may have nothing to believe.
 func (c *Cache) announce(ctx context.Context, g *group, names []name, committed time.Time) {
 	at, live, holders := c.reach(ctx, g, names)
 	for _, n := range names { // now, since Redis could have filled this tier again before it was reached
 		c.local.invalidate(n)
 	}
-	if live {
-		c.awaitHolders(ctx, g, at, holders)
-		return
-	}
-	if slices.ContainsFunc(names, c.strict) {
+	if !live && slices.ContainsFunc(names, c.strict) {
 		c.metrics.unconfirmed.Inc()
 		c.awaitSilence(ctx, g, at.epoch, committed)
+		return
 	}
+	c.awaitHolders(ctx, g, at, holders)
 }
 
 // reach invalidates in Redis. Without Redis, this process is the only one that may serve from memory if it may.
@@ -165,11 +164,11 @@ func (c *Cache) reach(ctx context.Context, g *group, names []name) (at position,
 		return position{}, false, nil
 	}
 	at, live, holders, err := c.shared.invalidate(ctx, g.index, names, "", c.id)
-	if err != nil || !live {
+	if err != nil {
 		return at, false, nil
 	}
 	b := g.believes(clock())
-	return at, b != nil && b.epoch == at.epoch, holders
+	return at, live && b != nil && b.epoch == at.epoch, holders
 }
 
 func (c *Cache) strict(n name) bool {
