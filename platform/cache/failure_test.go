@@ -146,6 +146,26 @@ func TestAWriteWaitsForOthersUnderWay(t *testing.T) {
 	})
 }
 
+// A process that has nothing to believe for the moment, as when its turn to run came late, still knows from Redis who does.
+func TestABoundedWriteWaitsForThoseWhoBelieve(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, dbtest.Redis(t).URL)
+	s.options.Bounded = true
+	s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+	reader, writer := s.start(t), s.start(t)
+	for n := int64(1); n < 5; n++ {
+		reader.warm(t, "a")
+		hears := &reader.groups[0].mu
+		hears.Lock()
+		time.AfterFunc(50*time.Millisecond, hears.Unlock)
+		writer.groups[0].belief.Store(nil)
+		if err := writer.write(t.Context(), "a", `UPDATE things SET n = n + 1 WHERE id = $1`); err != nil {
+			t.Fatal(err)
+		}
+		wantN(t, reader, "a", n)
+	}
+}
+
 func TestOneTransactionPaysForOneInvalidation(t *testing.T) {
 	t.Parallel()
 	s := newSetup(t, dbtest.Redis(t).URL)
