@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/strata-accounts/strata/internal/childproc"
 	"github.com/strata-accounts/strata/modules/users"
 )
 
@@ -24,23 +25,17 @@ func hashingCommand() *cobra.Command {
 	}
 }
 
-// hashingAt returns a function that starts this program once more, to hash passwords, and returns its input and output.
-func hashingAt(niceness int) func() (io.ReadWriteCloser, error) {
-	return func() (io.ReadWriteCloser, error) { return startHashing(niceness) }
-}
-
-// startHashing starts a process that gets no environment, and that ends when its input does, which is when this process
-// ends at the latest.
+// startHashing starts this program once more, to hash passwords, and returns its output and input. The process gets no
+// environment, and ends when its input does, which is when this process ends at the latest.
 func startHashing(niceness int) (io.ReadWriteCloser, error) {
 	cmd := exec.Command(self(), hashingName) //nolint:noctx // ends with its input
 	cmd.Env, cmd.Stderr = []string{}, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server
 	in, ierr := cmd.StdinPipe()
 	out, oerr := cmd.StdoutPipe()
 	if err := errors.Join(ierr, oerr); err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := childproc.Start(cmd, syscall.SIGKILL); err != nil {
 		return nil, err
 	}
 	go func() { _ = cmd.Wait() }() // whoever uses the pipes finds out

@@ -4,6 +4,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -81,7 +82,7 @@ func runServe(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	cfg.hashing = hashingAt(cfg.Modules.HashNiceness)
+	cfg.hashing = func() (io.ReadWriteCloser, error) { return startHashing(cfg.Modules.HashNiceness) }
 	return serve(cmd.Context(), cfg, log, cmd.OutOrStdout())
 }
 

@@ -20,8 +20,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/strata-accounts/strata/internal/childproc"
 	"github.com/strata-accounts/strata/platform/db/embedded"
-	"github.com/strata-accounts/strata/platform/db/internal/childproc"
 )
 
 const (

@@ -18,7 +18,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/strata-accounts/strata/platform/db/internal/childproc"
+	"github.com/strata-accounts/strata/internal/childproc"
 	"github.com/strata-accounts/strata/platform/db/internal/filelock"
 )
 

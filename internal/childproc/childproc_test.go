@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/strata-accounts/strata/platform/db/internal/childproc"
+	"github.com/strata-accounts/strata/internal/childproc"
 )
 
 const parentVariable = "STRATA_TEST_PARENT"

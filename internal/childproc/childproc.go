@@ -1,4 +1,4 @@
-// Package childproc starts the service processes that Strata supervises (PostgreSQL, Redis in tests), so that a
+// Package childproc starts the processes that Strata supervises (PostgreSQL, hashing, Redis in tests), so that a
 // terminal's Ctrl-C does not reach them directly and so that, where the system can, they end with their parent.
 package childproc
 
