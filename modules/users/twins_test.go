@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/rollout"
 	"github.com/strata-accounts/strata/platform/rollout/rollouttest"
 )
@@ -17,10 +18,7 @@ import (
 // TestRungsDoTheSame: writes are not compared on live traffic, so here they are.
 func TestRungsDoTheSame(t *testing.T) {
 	t.Parallel()
-	open := func(l *rollout.Ladder[Repository]) Repository {
-		l.Direct, l.Repository = NewDirectRepository(l.DB), NewPostgresRepository(l.DB)
-		return NewSwitchRepository(l)
-	}
+	open := func(d *db.DB, stage rollout.Stage) Repository { return newSwitch(d, stage) }
 	rollouttest.Twins(t, 400, openDB, rollouttest.Rungs(open), func() rollouttest.Step[Repository] { return (&twin{}).step })
 }
 

@@ -31,11 +31,10 @@ type Rung[R any] struct {
 	Open func(*db.DB) R
 }
 
-// Rungs are the first two of a module, each behind its switch. Open puts the module's implementations into the ladder that
-// it is given, and returns the switch over it.
-func Rungs[R any](open func(*rollout.Ladder[R]) R) (rungs [2]Rung[R]) {
+// Rungs are the first two of a module, each behind its switch, which open returns.
+func Rungs[R any](open func(*db.DB, rollout.Stage) R) (rungs [2]Rung[R]) {
 	for i, stage := range []rollout.Stage{rollout.Direct, rollout.Repository} {
-		rungs[i] = Rung[R]{string(stage), func(d *db.DB) R { return open(&rollout.Ladder[R]{DB: d, Stage: stage}) }}
+		rungs[i] = Rung[R]{string(stage), func(d *db.DB) R { return open(d, stage) }}
 	}
 	return rungs
 }
