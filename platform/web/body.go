@@ -2,7 +2,6 @@ package web
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"mime"
 	"net"
@@ -67,17 +66,13 @@ func (r *route) takeBody(c *gin.Context, req *request) ([]byte, error) {
 	return data, nil
 }
 
-// openStream lifts the limits of ordinary requests, and lets the answer begin before the body has ended.
+// openStream lifts the limits of ordinary requests.
 func (r *route) openStream(c *gin.Context) error {
 	if !r.records {
 		return nil
 	}
 	if err := r.checkMediaType(c.Request.Header); err != nil {
 		return err
-	}
-	control := http.NewResponseController(c.Writer)
-	if err := control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) { // HTTP/2 always is
-		return fmt.Errorf("stream: %w", err)
 	}
 	c.Request.Body = &streamBody{ReadCloser: c.Request.Body, c: c}
 	return nil

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"iter"
-	"net/http"
 	"reflect"
 	"time"
 
@@ -87,16 +86,4 @@ func (b *streamBody) Read(p []byte) (int, error) {
 		setReadDeadline(b.c, time.Time{}) // what is still to be done with the records may take its time
 	}
 	return n, err
-}
-
-// streamDrain is how much of a refused body is still read, so that its sender gets to see why.
-const streamDrain = 256 << 10
-
-// giveUp ends a body that is not wanted any more. The connection cannot be used again: net/http does not know where in
-// the body it is.
-func (b *streamBody) giveUp(answer http.Header) {
-	if !b.ended {
-		_, _ = io.CopyN(io.Discard, b, streamDrain) // an error means that the client has gone
-		answer.Set("Connection", "close")
-	}
 }

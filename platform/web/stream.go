@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -86,7 +87,7 @@ func (w *RecordWriter) Write(v any) error {
 
 // flushFrom sends what has gathered if it is at least size bytes.
 func (w *RecordWriter) flushFrom(size int) error {
-	if body, ok := w.c.Request.Body.(*streamBody); ok && !body.ended {
+	if w.reading() {
 		size = max(size, streamHold)
 	}
 	if w.buf.Len() < size {
@@ -103,14 +104,36 @@ func (w *RecordWriter) send() error {
 		return fmt.Errorf("stream: %w", err)
 	}
 	if !w.sent {
-		w.c.Header("Content-Type", w.contentType)
-		w.c.Status(http.StatusOK)
-		w.sent = true
+		if err := w.begin(); err != nil {
+			return err
+		}
 	}
 	if _, err := w.buf.WriteTo(w.c.Writer); err != nil {
 		return fmt.Errorf("stream: %w", err)
 	}
 	return w.control.Flush()
+}
+
+// begin writes the answer's head.
+func (w *RecordWriter) begin() error {
+	if w.reading() {
+		// Only now: where nothing has been answered yet, net/http itself takes in what a refused body still holds. One that
+		// it finds unread after a full-duplex answer makes its next read of the connection panic, so that is closed.
+		if err := w.control.EnableFullDuplex(); err != nil && !errors.Is(err, http.ErrNotSupported) { // HTTP/2 always is
+			return fmt.Errorf("stream: %w", err)
+		}
+		w.c.Header("Connection", "close")
+	}
+	w.c.Header("Content-Type", w.contentType)
+	w.c.Status(http.StatusOK)
+	w.sent = true
+	return nil
+}
+
+// reading reports whether the request's body has more.
+func (w *RecordWriter) reading() bool {
+	body, ok := w.c.Request.Body.(*streamBody)
+	return ok && !body.ended
 }
 
 // finish sends the rest, or reports err in the way that is still possible.
@@ -123,9 +146,6 @@ func (w *RecordWriter) finish(err error) {
 	}
 	r := requestFrom(w.c.Request.Context())
 	if !w.sent {
-		if body, ok := w.c.Request.Body.(*streamBody); ok {
-			body.giveUp(w.c.Writer.Header())
-		}
 		r.server.abort(w.c, problemOf(r, err))
 		return
 	}

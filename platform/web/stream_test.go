@@ -36,17 +36,38 @@ func TestImport(t *testing.T) {
 	f.Do("POST", "/v1/things/import", "", "Content-Type", ndjson).Want(200)
 }
 
-// TestLargeImport sends everything before it reads anything, as simple clients do, and more than one megabyte.
+// TestLargeImport: of more than one megabyte, and of so much that the answer has to begin before all is read.
 func TestLargeImport(t *testing.T) {
-	const lines = 50_000
 	f := newFixture(t)
-	var body bytes.Buffer
-	for i := range lines {
-		fmt.Fprintf(&body, "{\"label\":\"label number %d, somewhat long\"}\n", i)
+	for lines, label := range map[int]string{50_000: "somewhat long", 8_000: strings.Repeat("very long ", 300)} {
+		var body bytes.Buffer
+		for i := range lines {
+			fmt.Fprintf(&body, "{\"label\":\"label number %d, %s\"}\n", i, label)
+		}
+		for range 2 {
+			res := f.Do("POST", "/v1/things/import", body.Bytes(), "Content-Type", ndjson).Want(200)
+			if got := bytes.Count(res.Body, []byte("\n")); got != lines {
+				t.Errorf("%d results, want %d", got, lines)
+			}
+		}
 	}
-	res := f.Do("POST", "/v1/things/import", body.Bytes(), "Content-Type", ndjson).Want(200)
-	if got := bytes.Count(res.Body, []byte("\n")); got != lines {
-		t.Errorf("%d results, want %d", got, lines)
+}
+
+// TestRefusedImports: a client gets to see why, however much it still has to send, and nothing is left in the connection
+// that its next request could trip over.
+func TestRefusedImports(t *testing.T) {
+	f := newFixture(t)
+	line := "{\"label\":\"a\"}\n"
+	long := `{"label":"` + strings.Repeat("x", web.MaxLine) + "\"}\n"
+	for _, size := range []int{1, 1 << 10, 100 << 10, 2 << 20} {
+		more := strings.Repeat(line, size/len(line)+1)
+		for range 5 {
+			f.Do("POST", "/v1/things/import?nobody=x", more, "Content-Type", ndjson).WantProblem(422, "validation_failed")
+			f.Do("POST", "/v1/things/import?nobody=%zz", more, "Content-Type", ndjson).WantProblem(400, "query_malformed")
+			f.Do("POST", "/v1/things/import", more, "Content-Type", "text/plain").WantProblem(415, "media_type_unsupported")
+			f.Do("POST", "/v1/things/import", long+more, "Content-Type", ndjson).WantProblem(413, "line_too_long")
+			f.Do("POST", "/v1/things/import", line+"\n", "Content-Type", ndjson).Want(200)
+		}
 	}
 }
 
