@@ -124,14 +124,15 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (T, error) {
 
 // serve returns an in-process entry, and has it checked now and then.
 func (e *Entity[T]) serve(ctx context.Context, found entry, id string) (T, error) {
+	missing := found.value == nil
 	value, ok := found.value.(T)
-	if !ok && !found.missing {
+	if !ok && !missing {
 		return e.load(ctx, id) // declared twice, with another type
 	}
 	if e.checkDue.Load() {
-		e.sample(id, value, found.missing)
+		e.sample(id, value, missing)
 	}
-	if found.missing {
+	if missing {
 		return value, e.opts.NotFound
 	}
 	return value, nil
@@ -209,7 +210,7 @@ func (e *Entity[T]) keep(n name, gen uint64, value T, missing bool, born time.Ti
 	if !born.IsZero() {
 		ttl -= max(0, time.Since(born))
 	}
-	kept := entry{missing: missing, expires: clock().mono + ttl}
+	kept := entry{expires: clock().mono + ttl}
 	if !missing {
 		kept.value = value
 	}

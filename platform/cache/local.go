@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 const (
@@ -27,8 +25,7 @@ func parseName(key string) name {
 
 // An entry is one decoded value, shared by all its readers and never changed.
 type entry struct {
-	value   any  // a T
-	missing bool // the entity is known not to exist
+	value   any // a T; nil: the entity is known not to exist
 	size    int64
 	expires time.Duration // on the process clock
 }
@@ -37,6 +34,9 @@ type entry struct {
 // which happens to get more than its share forgets nothing while there is room. What is stored beyond a bound takes the
 // place of what was used least recently in its own shard. It knows nothing of leases; whoever reads it has checked one
 // first.
+//
+// The LRU is written out, as a list through the map's values, because it is what a hit costs and what memory holds a
+// hundred thousand times: half of what the usual packages take for an entry (docs/performance.md).
 type local struct {
 	seed                 maphash.Seed
 	shards               [shards]shard
@@ -45,51 +45,57 @@ type local struct {
 }
 
 type shard struct {
-	mu   sync.Mutex
-	lru  *simplelru.LRU[name, entry]
-	gens [generations]uint64
-	_    [64]byte // a cache line between the locks of neighbours
+	mu    sync.Mutex
+	nodes map[uint64]*node // by the hash of the name; of two names with the same, which never meet, the later one stays
+	ring  node             // its next is the node that was used last, its prev the one to be forgotten first
+	gens  [generations]uint64
+	_     [64]byte // a cache line between the locks of neighbours
+}
+
+type node struct {
+	name
+	entry
+	prev, next *node
 }
 
 // newLocal returns a tier of that many entries and bytes; of none when entries is 0, for generations alone.
 func newLocal(entries int, bytes int64) *local {
 	l := &local{seed: maphash.MakeSeed(), maxEntries: int64(entries), maxBytes: bytes}
-	if entries == 0 {
-		return l
-	}
 	for i := range l.shards {
-		l.shards[i].lru, _ = simplelru.NewLRU(entries+1, func(_ name, e entry) { // fails below 1 only
-			l.entries.Add(-1)
-			l.bytes.Add(-e.size)
-		})
+		l.shards[i].clear()
 	}
 	return l
 }
 
-func (l *local) shard(n name) (s *shard, slot uint64) {
-	h := maphash.String(l.seed, n.id)
-	return &l.shards[h%shards], h / shards % generations
+// locate returns a name's place: its shard, its hash in there, and the slot of its generation.
+func (l *local) locate(n name) (s *shard, hash, slot uint64) {
+	hash = maphash.String(l.seed, n.kind) ^ maphash.String(l.seed, n.id)
+	return &l.shards[hash%shards], hash, hash / shards % generations
 }
 
 // get returns the live entry of that name.
 func (l *local) get(n name, now time.Duration) (entry, bool) {
-	s, _ := l.shard(n)
+	s, hash, _ := l.locate(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lru == nil {
+	found := s.nodes[hash]
+	if found == nil || found.name != n {
 		return entry{}, false
 	}
-	e, ok := s.lru.Get(n)
-	if ok && now >= e.expires {
-		s.lru.Remove(n)
+	if now >= found.expires {
+		l.remove(s, hash)
 		return entry{}, false
 	}
-	return e, ok
+	if s.ring.next != found {
+		found.unlink()
+		s.push(found)
+	}
+	return found.entry, true
 }
 
 // generation is to be taken before a value is read, and handed to put with it.
 func (l *local) generation(n name) uint64 {
-	s, slot := l.shard(n)
+	s, _, slot := l.locate(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gens[slot]
@@ -99,31 +105,32 @@ func (l *local) generation(n name) uint64 {
 // part of the bytes. Comparing and storing under one lock is what makes it safe: an invalidation comes before both or
 // after both.
 func (l *local) put(n name, gen uint64, e entry) bool {
-	s, slot := l.shard(n)
+	s, hash, slot := l.locate(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gens[slot] != gen || s.lru == nil || e.size > l.maxBytes/shards {
+	if s.gens[slot] != gen || l.maxEntries == 0 || e.size > l.maxBytes/shards {
 		return false
 	}
-	s.lru.Remove(n)
-	s.lru.Add(n, e)
+	l.remove(s, hash)
+	added := &node{name: n, entry: e}
+	s.nodes[hash] = added
+	s.push(added)
 	l.entries.Add(1)
 	l.bytes.Add(e.size)
-	for s.lru.Len() > 1 && (l.entries.Load() > l.maxEntries || l.bytes.Load() > l.maxBytes) {
-		s.lru.RemoveOldest()
+	for s.ring.prev != added && (l.entries.Load() > l.maxEntries || l.bytes.Load() > l.maxBytes) {
+		_, oldest, _ := l.locate(s.ring.prev.name)
+		l.remove(s, oldest)
 	}
 	return true
 }
 
 // invalidate forgets a name and refuses the fills under way for it.
 func (l *local) invalidate(n name) {
-	s, slot := l.shard(n)
+	s, hash, slot := l.locate(n)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gens[slot]++
-	if s.lru != nil {
-		s.lru.Remove(n)
-	}
+	l.remove(s, hash)
 }
 
 // flush forgets everything and refuses all fills under way.
@@ -134,12 +141,39 @@ func (l *local) flush() {
 		for slot := range s.gens {
 			s.gens[slot]++
 		}
-		if s.lru != nil {
-			s.lru.Purge()
+		for n := s.ring.next; n != &s.ring; n = n.next {
+			l.entries.Add(-1)
+			l.bytes.Add(-n.size)
 		}
+		s.clear()
 		s.mu.Unlock()
 	}
 }
 
 // usage returns the number of entries and their bytes.
 func (l *local) usage() (entries int, bytes int64) { return int(l.entries.Load()), l.bytes.Load() }
+
+// remove forgets what has this hash, if anything.
+func (l *local) remove(s *shard, hash uint64) {
+	found := s.nodes[hash]
+	if found == nil {
+		return
+	}
+	delete(s.nodes, hash)
+	found.unlink()
+	l.entries.Add(-1)
+	l.bytes.Add(-found.size)
+}
+
+func (s *shard) clear() {
+	s.nodes = map[uint64]*node{}
+	s.ring.prev, s.ring.next = &s.ring, &s.ring
+}
+
+// push makes n the node that was used last.
+func (s *shard) push(n *node) {
+	n.prev, n.next = &s.ring, s.ring.next
+	n.prev.next, n.next.prev = n, n
+}
+
+func (n *node) unlink() { n.prev.next, n.next.prev = n.next, n.prev }
