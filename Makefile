@@ -5,6 +5,7 @@ SHELL := /bin/sh
 
 INSTALL  := sh platform/db/embedded/install.sh
 GOTOOL   := go tool -modfile=tools/go.mod
+PROGRAM  ?= bin/strata
 FUZZTIME ?= 30s
 
 .PHONY: help
@@ -17,7 +18,7 @@ run: build ## Start the server on 127.0.0.1:8080, with its own PostgreSQL unless
 
 .PHONY: build
 build: ## Build the server as bin/strata
-	@go build -trimpath -o bin/strata ./cmd/api
+	@CGO_ENABLED=0 go build -trimpath -o $(PROGRAM) ./cmd/api
 
 .PHONY: test
 test: ## Run all tests under the race detector; installs PostgreSQL, Redis and a C compiler where missing

@@ -62,7 +62,7 @@ func newMachine(ctx context.Context) (_ *machine, err error) {
 		return nil, fmt.Errorf("find the repository: %w", err)
 	}
 	m.root, m.program = strings.TrimSpace(string(root)), filepath.Join(m.dir, "strata")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", m.program, "./cmd/api")
+	build := exec.CommandContext(ctx, "make", "build", "PROGRAM="+m.program) // as users do
 	build.Dir = m.root
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("build the server: %w\n%s", err, out)
