@@ -111,18 +111,24 @@ func readAll(c *gin.Context, limit int64) ([]byte, error) {
 		return nil, errBodyTooLarge
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, limit))
+	if err != nil {
+		return nil, unread(err)
+	}
+	setReadDeadline(c, time.Time{}) // else it would end the request itself
+	return data, nil
+}
+
+// unread says why a body could not be read to its end: none of the reasons is the server's fault.
+func unread(err error) error {
 	var tooLarge *http.MaxBytesError
 	var timeout net.Error
 	switch {
-	case err == nil:
-		setReadDeadline(c, time.Time{}) // else it would end the request itself
-		return data, nil
 	case errors.As(err, &tooLarge):
-		return nil, errBodyTooLarge
+		return errBodyTooLarge
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return nil, errRequestTimeout
+		return errRequestTimeout
 	}
-	return nil, errBodyUnread.Wrap(err)
+	return errBodyUnread.Wrap(err)
 }
 
 // checkQuery refuses queries that cannot be read, parameters that the operation does not know (they are mostly

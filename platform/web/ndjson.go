@@ -60,12 +60,11 @@ func (b *NDJSONBody[T]) Lines() iter.Seq2[Line[T], error] {
 				return
 			}
 		}
-		err := scanner.Err()
-		if errors.Is(err, bufio.ErrTooLong) {
-			err = ErrLineTooLong
-		}
-		if err != nil {
-			yield(Line[T]{Number: number + 1}, err)
+		switch err := scanner.Err(); {
+		case errors.Is(err, bufio.ErrTooLong):
+			yield(Line[T]{Number: number + 1}, ErrLineTooLong)
+		case err != nil:
+			yield(Line[T]{Number: number + 1}, unread(err))
 		}
 	}
 }
@@ -81,8 +80,8 @@ type streamBody struct {
 func (b *streamBody) Read(p []byte) (int, error) {
 	setReadDeadline(b.c, time.Now().Add(streamStall))
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.ended = true
+	b.ended = b.ended || err != nil
+	if errors.Is(err, io.EOF) { // after any other error the deadline is what ends net/http's own reading of the rest
 		setReadDeadline(b.c, time.Time{}) // what is still to be done with the records may take its time
 	}
 	return n, err

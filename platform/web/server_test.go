@@ -139,13 +139,18 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 	s := webtest.NewServer(t, nil, func(c *web.Config, _ *web.Deps) {
 		c.ReadHeaderTimeout, c.ReadTimeout = 50*time.Millisecond, 100*time.Millisecond
 	})
+	web.ShortenStall(t, 100*time.Millisecond)
 	web.Register(s.API(), web.Operation{ID: "put", Method: "PUT", Path: "/put", Auth: web.Auth{Public: true}},
 		func(context.Context, *struct{ Body struct{} }) (*struct{}, error) { return nil, nil })
+	web.Register(s.API(), web.Operation{
+		ID: "import", Method: "POST", Path: "/import", Streams: true, Auth: web.Auth{Public: true}, Answers: []string{web.NDJSON},
+	}, (&toy{}).importThings)
 	stop := listen(t, s)
 	for name, start := range map[string]string{
 		"headers": "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
 		"unread":  "PUT /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
 		"body":    "PUT /put HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+		"stream":  "POST /import HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
 	} {
 		t.Run(name, func(t *testing.T) {
 			conn, err := net.Dial("tcp", s.Addr().String())
@@ -161,7 +166,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 			}
 			if answer, err := io.ReadAll(conn); err != nil {
 				t.Errorf("the connection is still open: %v", err)
-			} else if name == "body" && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+			} else if (name == "body" || name == "stream") && !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
 				t.Errorf("the answer is %q, want 408", answer)
 			}
 		})
@@ -195,19 +200,23 @@ func TestStreamsOutliveRequests(t *testing.T) {
 		}), nil
 	})
 	stop := listen(t, s)
-	body, send := io.Pipe()
-	go func() {
-		_, _ = io.WriteString(send, "{\"label\":\"a\"}\n")
-		time.Sleep(3 * limit)
-		_ = send.Close()
-	}()
-	res, err := http.Post("http://"+s.Addr().String()+"/export", web.NDJSON, body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if got, err := io.ReadAll(res.Body); string(got) != "\"whole\"\n" || err != nil {
-		t.Errorf("the answer is %q, %v", got, err)
+	for last, want := range map[string]string{"": "\"whole\"\n", strings.Repeat("x", web.MaxLine+1): `"code":"line_too_long"`} {
+		body, send := io.Pipe()
+		go func() {
+			_, _ = io.WriteString(send, "{\"label\":\"a\"}\n")
+			time.Sleep(3 * limit)
+			_, _ = io.WriteString(send, last)
+			_ = send.Close()
+		}()
+		res, err := http.Post("http://"+s.Addr().String()+"/export", web.NDJSON, body)
+		if err != nil {
+			t.Errorf("no answer that has %s: %v", want, err)
+			continue
+		}
+		if got, err := io.ReadAll(res.Body); !strings.Contains(string(got), want) || err != nil {
+			t.Errorf("the answer is %q, %v; want one that has %s", got, err, want)
+		}
+		res.Body.Close()
 	}
 	if err := stop(); err != nil {
 		t.Error(err)

@@ -24,11 +24,12 @@ const (
 const (
 	// streamChunk is how much of a stream gathers before it is sent.
 	streamChunk = 32 << 10
-	// streamStall is how long a client may take for one chunk, in either direction, before it is cut off.
-	streamStall = 30 * time.Second
 	// streamHold is how much of an answer is held back while the request's body is still being read; see RecordWriter.
 	streamHold = 16 << 20
 )
+
+// streamStall is how long a client may take for one chunk, in either direction, before it is cut off. Tests shorten it.
+var streamStall = 30 * time.Second
 
 // Stream is the output of an operation that answers with many records.
 type Stream struct {
@@ -146,6 +147,7 @@ func (w *RecordWriter) finish(err error) {
 	}
 	r := requestFrom(w.c.Request.Context())
 	if !w.sent {
+		_ = w.control.SetWriteDeadline(time.Now().Add(streamStall)) // that of an ordinary request may be over
 		r.server.abort(w.c, problemOf(r, err))
 		return
 	}
