@@ -12,3 +12,11 @@ func ShortenStall(t *testing.T, d time.Duration) {
 	streamStall = d
 	t.Cleanup(func() { streamStall = before })
 }
+
+// ShortenSettling makes d the time that keeping an answer may take, until the test ends.
+func ShortenSettling(t *testing.T, d time.Duration) {
+	t.Helper()
+	before := settleTime
+	settleTime = d
+	t.Cleanup(func() { settleTime = before })
+}

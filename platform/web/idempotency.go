@@ -110,22 +110,19 @@ func (s *Server) digest(parts ...string) []byte {
 func (s *Server) first(c *gin.Context, req *request, e exchange, next func()) {
 	held := &heldWriter{ResponseWriter: c.Writer, status: http.StatusOK}
 	c.Writer = held
-	// The client may go away meanwhile: what was done must be on record all the same.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(req), 5*time.Second)
-	defer cancel()
 	done := false
 	defer func() {
 		c.Writer = held.ResponseWriter
 		if !done { // next panicked
-			s.forget(ctx, e)
+			s.forget(req, e)
 		}
 	}()
 	next()
 	done = true
 
 	if !keeps(held.status) {
-		s.forget(ctx, e)
-	} else if err := s.keep(ctx, e, held); err != nil {
+		s.forget(req, e)
+	} else if err := s.keep(req, e, held); err != nil {
 		s.log.LogAttrs(req, slog.LevelWarn, "idempotent answer not kept", slog.Any("error", err))
 	}
 	c.Writer = held.ResponseWriter
@@ -142,7 +139,17 @@ func keeps(status int) bool {
 	return status < http.StatusInternalServerError
 }
 
+// settleTime is how long keeping an answer, or forgetting a request, may take. Tests shorten it.
+var settleTime = 5 * time.Second
+
+// settling returns the context for that: the request's own time may be over.
+func settling(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+}
+
 func (s *Server) forget(ctx context.Context, e exchange) {
+	ctx, cancel := settling(ctx)
+	defer cancel()
 	if err := s.release(ctx, e.id, e.lease); err != nil {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "idempotency key not released", slog.Any("error", err))
 	}
@@ -172,6 +179,8 @@ func (s *Server) keep(ctx context.Context, e exchange, held *heldWriter) error {
 	if err != nil {
 		return err
 	}
+	ctx, cancel := settling(ctx)
+	defer cancel()
 	return s.complete(ctx, e.id, e.lease, held.status, aead.Seal(nil, nil, plain, e.id)) //nolint:gosec // this AEAD makes its own nonces
 }
 

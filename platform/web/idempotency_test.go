@@ -1,10 +1,13 @@
 package web_test
 
 import (
+	"context"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/strata-accounts/strata/platform/db/dbtest"
 	"github.com/strata-accounts/strata/platform/web"
@@ -92,6 +95,40 @@ func TestConcurrentRequestsWithOneKeyRunOnce(t *testing.T) {
 	}
 	if created == 0 || f.toy.calls != 1 {
 		t.Errorf("%d answers of 201, and the handler ran %d times; want at least one, and once", created, f.toy.calls)
+	}
+}
+
+// TestAbandonedRequestsAreFinished: a client that comes back with its key gets the answer that it did not wait for, also
+// where that took longer than keeping it may.
+func TestAbandonedRequestsAreFinished(t *testing.T) {
+	web.ShortenSettling(t, longWork*4/5)
+	f := newFixture(t)
+	srv := httptest.NewServer(f.server.Handler())
+	defer srv.Close()
+	ctx, leave := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+"/v1/failures/long", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+webtest.RootKey)
+	req.Header.Set(keyHeader, "k")
+	go func() {
+		for f.toy.called() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		leave()
+	}()
+	if res, err := srv.Client().Do(req); err == nil {
+		res.Body.Close()
+		t.Fatal("the client did not leave in time")
+	}
+	again := f.Do("POST", "/v1/failures/long", nil, keyHeader, "k")
+	for again.Status == http.StatusConflict {
+		time.Sleep(10 * time.Millisecond)
+		again = f.Do("POST", "/v1/failures/long", nil, keyHeader, "k")
+	}
+	if again.Want(204).Header.Get("Idempotency-Replayed") != "true" || f.toy.called() != 1 {
+		t.Errorf("the handler ran %d times; want once, and its answer again", f.toy.called())
 	}
 }
 

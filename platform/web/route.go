@@ -1,6 +1,7 @@
 package web
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -90,6 +91,13 @@ func (r *route) serve(c *gin.Context) {
 		req.at = req.began.Add(r.api.server.cfg.RequestTimeout)
 		defer req.end()
 	}
+	key := c.Request.Header["Idempotency-Key"]
+	keyed := r.idempotent && len(key) > 0
+	if keyed {
+		// A client that goes away will ask again what came of it: it is done to its end, since what was interrupted while it
+		// was being committed may be done or not.
+		req.Context = context.WithoutCancel(req.Context)
+	}
 	body, err := r.admit(c, req)
 	if err != nil {
 		r.fail(c, req, err)
@@ -100,7 +108,7 @@ func (r *route) serve(c *gin.Context) {
 			r.fail(c, req, err)
 		}
 	}
-	if key := c.Request.Header["Idempotency-Key"]; r.idempotent && len(key) > 0 {
+	if keyed {
 		r.api.server.idempotently(c, req, key, body, finish)
 		return
 	}

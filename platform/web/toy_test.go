@@ -201,6 +201,16 @@ func (t *toy) whoAmI(ctx context.Context, _ *struct{}) (*callerOutput, error) {
 	return out, nil
 }
 
+// longWork is how long the call that takes long does.
+const longWork = time.Second
+
+// called returns how often a handler that counts was called.
+func (t *toy) called() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.calls
+}
+
 // secret is what no answer and no log may show.
 const secret = "hunter2-is-secret"
 
@@ -218,6 +228,16 @@ func (t *toy) fail(ctx context.Context, in *struct {
 	case "slow":
 		<-ctx.Done()
 		return nil, fmt.Errorf("query: %w", ctx.Err())
+	case "long":
+		t.mu.Lock()
+		t.calls++
+		t.mu.Unlock()
+		select {
+		case <-time.After(longWork):
+			return nil, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	case "once":
 		t.mu.Lock()
 		defer t.mu.Unlock()
