@@ -130,6 +130,24 @@ func TestAfterCommit(t *testing.T) {
 	}
 }
 
+// TestCanceledBeforeCommit: database/sql rolls back by itself when the caller goes away, and says of the COMMIT only that it
+// came too late.
+func TestCanceledBeforeCommit(t *testing.T) {
+	d := dbtest.Open(t, notes)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := d.InTx(ctx, func(ctx context.Context) error {
+		cancel()
+		for rolledBack := false; !rolledBack; {
+			_, err := d.Querier(ctx).ExecContext(t.Context(), `SELECT 1`)
+			rolledBack = err != nil
+		}
+		return nil
+	})
+	if errs.KindOf(err) != errs.Canceled {
+		t.Errorf("error is %v, want that the caller has gone", err)
+	}
+}
+
 func TestDeadlineAndReadOnly(t *testing.T) {
 	d := dbtest.Open(t, notes)
 	sleep := func(ctx context.Context) error {

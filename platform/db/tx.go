@@ -46,7 +46,8 @@ func Timeout(d time.Duration) TxOption { return func(o *txOptions) { o.timeout =
 // deadline is rolled back.
 //
 // Errors: what fn returns; errs.ErrBusy when no connection was free in time; errs.ErrTimeout past the deadline;
-// errs.ErrUnavailable when PostgreSQL is gone, also where the outcome of COMMIT is unknown.
+// errs.ErrCanceled where ctx was canceled; errs.ErrUnavailable when PostgreSQL is gone, also where the outcome of COMMIT is
+// unknown.
 func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts ...TxOption) error {
 	if InTransaction(ctx) {
 		return fn(ctx)
@@ -91,8 +92,11 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 		}
 	}
 	if err := t.sql.Commit(); err != nil {
-		if errors.Is(txCtx.Err(), context.DeadlineExceeded) {
+		switch cause := txCtx.Err(); {
+		case errors.Is(cause, context.DeadlineExceeded):
 			return errs.ErrTimeout.Wrap(err)
+		case cause != nil && errors.Is(err, sql.ErrTxDone): // database/sql has rolled back, since the caller has gone
+			return errs.ErrCanceled.Wrap(err)
 		}
 		return Translate(fmt.Errorf("commit: %w", err), nil)
 	}
