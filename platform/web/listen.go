@@ -34,8 +34,10 @@ func (l *Listening) Serve(ctx context.Context) error {
 		<-ctx.Done()
 		s.checks.draining.Store(true)
 		time.Sleep(s.cfg.DrainDelay)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+		defer cancel()
 		// The admin listener goes last: it is where the end is watched from.
-		return errors.Join(s.drain(ctx, main), s.drain(ctx, admin))
+		return errors.Join(drain(ctx, main), drain(ctx, admin))
 	})
 	return g.Wait()
 }
@@ -47,10 +49,8 @@ func serve(srv *http.Server, l net.Listener) error {
 	return nil
 }
 
-// drain waits for requests in progress, then cuts off what is left.
-func (s *Server) drain(ctx context.Context, srv *http.Server) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
-	defer cancel()
+// drain waits for requests in progress, then cuts off what is left when ctx ends.
+func drain(ctx context.Context, srv *http.Server) error {
 	if err := srv.Shutdown(ctx); err != nil {
 		return errors.Join(fmt.Errorf("drain: %w", err), srv.Close())
 	}

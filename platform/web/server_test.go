@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -119,6 +120,50 @@ func TestShutdownDrains(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", s.Addr().String()); err == nil {
 		t.Error("the listener is still open")
+	}
+}
+
+// TestDrainTimeoutIsForBothListeners: requests that do not end must not hold up the end twice.
+func TestDrainTimeoutIsForBothListeners(t *testing.T) {
+	const timeout = time.Second
+	s := webtest.NewServer(t, nil, func(c *web.Config, _ *web.Deps) {
+		c.AdminAddr, c.DrainTimeout = "127.0.0.1:0", timeout
+	})
+	var entered sync.WaitGroup
+	entered.Add(2)
+	mainCut, adminCut := make(chan struct{}), make(chan bool, 1)
+	hang := web.Operation{ID: "hang", Method: "GET", Path: "/hang", Auth: web.Auth{Public: true}}
+	web.Register(s.API(), hang, func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+		entered.Done()
+		<-ctx.Done()
+		close(mainCut)
+		return nil, nil
+	})
+	web.Register(s.AdminAPI(), hang, func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+		entered.Done()
+		<-mainCut
+		select {
+		case <-ctx.Done():
+			adminCut <- true
+		case <-time.After(timeout / 2):
+			adminCut <- false
+		}
+		return nil, nil
+	})
+	stop := listen(t, s)
+	for _, addr := range []net.Addr{s.Addr(), s.AdminAddr()} {
+		go func() {
+			if res, err := http.Get("http://" + addr.String() + "/hang"); err == nil {
+				res.Body.Close()
+			}
+		}()
+	}
+	entered.Wait()
+	if err := stop(); err == nil {
+		t.Error("Serve does not report that requests were cut off")
+	}
+	if !<-adminCut {
+		t.Error("the admin listener drains for a second timeout")
 	}
 }
 
