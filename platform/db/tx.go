@@ -80,11 +80,17 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 			f(outside)
 		}
 	}()
-	if err := fn(context.WithValue(txCtx, txKey{}, t)); err != nil {
+	inside := context.WithValue(txCtx, txKey{}, t)
+	if err := fn(inside); err != nil {
 		if txCtx.Err() != nil && ctx.Err() == nil {
 			return errs.ErrTimeout.Wrap(err)
 		}
 		return err
+	}
+	if check, ok := ctx.Value(commitKey{}).(func(context.Context) error); ok && !o.readOnly {
+		if err := check(inside); err != nil {
+			return err
+		}
 	}
 	if beforeCommit != nil && len(t.afterCommit) > 0 {
 		if err := beforeCommit(); err != nil {
@@ -106,6 +112,14 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 		f(outside)
 	}
 	return nil
+}
+
+type commitKey struct{}
+
+// WithCommit returns a context whose transactions, but for read-only ones, run fn as the last thing before COMMIT, and roll
+// back where it fails: what fn writes is there exactly if their writes are.
+func WithCommit(ctx context.Context, fn func(ctx context.Context) error) context.Context {
+	return context.WithValue(ctx, commitKey{}, fn)
 }
 
 // AfterCommit registers fn to run after COMMIT and before InTx returns, in the order of registration; outside a

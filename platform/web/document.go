@@ -177,7 +177,9 @@ func ginPath(path string) string {
 
 var idempotencyParam = &huma.Param{
 	Name: "Idempotency-Key", In: "header",
-	Description: "Makes it safe to repeat the call for 24 hours: the first answer is given again.",
+	Description: "Makes it safe to repeat the call for 24 hours: it is done once, and the first answer is given again. " +
+		"409 idempotency_in_flight: it is being worked on, try again. 409 idempotency_answer_lost: it was done, but the " +
+		"instance that did it failed before it could answer.",
 	Schema:      &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(maxIdempotencyKey)},
 }
 

@@ -34,6 +34,8 @@ var (
 		With(errs.Field{Param: "Idempotency-Key", Code: "reused", Message: "Was used for another request."})
 	ErrIdempotencyInFlight = errs.New(errs.Conflict, "idempotency_in_flight",
 		"The first request with this Idempotency-Key has not been answered yet. Try again.")
+	ErrIdempotencyAnswerLost = errs.New(errs.Conflict, "idempotency_answer_lost",
+		"The first request with this Idempotency-Key was carried out, but its answer is lost. Read what it has changed.")
 )
 
 // idempotently runs a POST once for its key, or gives the first answer again.
@@ -56,6 +58,8 @@ func (s *Server) idempotently(c *gin.Context, req *request, keys []string, body 
 		s.first(c, req, e, next)
 	case row.fingerprint != nil && !hmac.Equal(row.fingerprint, e.fingerprint):
 		s.abort(c, problemOf(req, ErrIdempotencyKeyReused))
+	case row.status == nil && row.done && row.wait == 0:
+		s.abort(c, problemOf(req, ErrIdempotencyAnswerLost))
 	case row.status == nil:
 		s.abort(c, problemOf(req, ErrIdempotencyInFlight.After(min(row.wait, 5*time.Second))))
 	default:
@@ -107,6 +111,10 @@ func (s *Server) digest(parts ...string) []byte {
 }
 
 // first runs the operation, keeps its answer, and sends it after that: a client that got an answer can rely on it.
+//
+// What the operation commits, it commits together with a mark that it was done: should the answer not be kept, since this
+// instance dies or the operation fails later, nobody does it again. Nor does this request commit anything once its lease
+// has passed to another one.
 func (s *Server) first(c *gin.Context, req *request, e exchange, next func()) {
 	held := &heldWriter{ResponseWriter: c.Writer, status: http.StatusOK}
 	c.Writer = held
@@ -114,19 +122,28 @@ func (s *Server) first(c *gin.Context, req *request, e exchange, next func()) {
 	defer func() {
 		c.Writer = held.ResponseWriter
 		if !done { // next panicked
-			s.forget(req, e)
+			s.forget(req, e, http.StatusInternalServerError)
 		}
 	}()
+	req.exchange = &e
 	next()
 	done = true
 
 	if !keeps(held.status) {
-		s.forget(req, e)
+		s.forget(req, e, held.status)
 	} else if err := s.keep(req, e, held); err != nil {
 		s.log.LogAttrs(req, slog.LevelWarn, "idempotent answer not kept", slog.Any("error", err))
 	}
 	c.Writer = held.ResponseWriter
 	held.sendTo(c.Writer)
+}
+
+// committing is run by every transaction of a request with an Idempotency-Key.
+func (r *request) committing(ctx context.Context) error {
+	if r.exchange == nil {
+		return nil // it is not the operation's
+	}
+	return r.server.mark(ctx, r.exchange.id, r.exchange.lease)
 }
 
 // keeps tells the answers that a repetition may rely on from those that depend on the moment or the credential.
@@ -147,10 +164,11 @@ func settling(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), settleTime)
 }
 
-func (s *Server) forget(ctx context.Context, e exchange) {
+// forget lets a request be tried again; one that has failed, only if it had not done anything.
+func (s *Server) forget(ctx context.Context, e exchange, status int) {
 	ctx, cancel := settling(ctx)
 	defer cancel()
-	if err := s.release(ctx, e.id, e.lease); err != nil {
+	if err := s.release(ctx, e.id, e.lease, status >= http.StatusInternalServerError); err != nil {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "idempotency key not released", slog.Any("error", err))
 	}
 }

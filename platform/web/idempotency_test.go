@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/strata-accounts/strata/platform/db/dbtest"
+	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/web"
 	"github.com/strata-accounts/strata/platform/web/webtest"
 )
@@ -158,6 +159,72 @@ func TestLeaseOfADeadInstanceRunsOut(t *testing.T) {
 	if n, err := f.server.CleanupIdempotencyKeys(t.Context()); n != 0 || err != nil {
 		t.Errorf("cleanup deleted %d, %v; want none", n, err)
 	}
+}
+
+// TestWhatWasDoneIsNotDoneAgain, whatever becomes of the answer.
+func TestWhatWasDoneIsNotDoneAgain(t *testing.T) {
+	d := dbtest.Open(t, web.Migrations())
+	f := newFixture(t, func(_ *web.Config, deps *web.Deps) { deps.DB = d })
+	exec := func(query string) {
+		t.Helper()
+		if _, err := d.SQL().ExecContext(t.Context(), query); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("CREATE TABLE notes (at timestamptz DEFAULT now())")
+	var before, after error
+	var within string
+	web.Register(f.server.API(), web.Operation{ID: "note", Method: "POST", Path: "/v1/notes", Auth: web.Auth{Any: true}},
+		func(ctx context.Context, _ *struct{}) (*struct{}, error) {
+			err := d.InTx(ctx, func(ctx context.Context) error {
+				if _, err := d.Querier(ctx).ExecContext(ctx, "INSERT INTO notes DEFAULT VALUES"); err != nil {
+					return err
+				}
+				if within != "" {
+					exec(within)
+				}
+				return before
+			})
+			if err != nil {
+				return nil, err
+			}
+			return nil, after
+		})
+	want := func(notes int) {
+		t.Helper()
+		var n int
+		if err := d.SQL().QueryRowContext(t.Context(), "SELECT count(*) FROM notes").Scan(&n); err != nil || n != notes {
+			t.Errorf("%d notes, %v; want %d", n, err, notes)
+		}
+	}
+	client := webtest.New(t, f.server).As(webtest.RootKey)
+	post := func(key string) *webtest.Response { return client.Do("POST", "/v1/notes", nil, keyHeader, key) }
+
+	post("died").Want(204)
+	exec("UPDATE idempotency_keys SET status = NULL, answer = NULL") // as if the instance had died before it kept the answer
+	post("died").WantProblem(409, "idempotency_in_flight")
+	exec("UPDATE idempotency_keys SET leased_till = now() - interval '1 second'")
+	post("died").WantProblem(409, "idempotency_answer_lost")
+	want(1)
+
+	before = errs.ErrBusy
+	post("failed").WantProblem(503, "busy")
+	want(1)
+	before, after = nil, errs.ErrUnavailable
+	post("failed").WantProblem(503, "unavailable") // ran again, as nothing had been done
+	want(2)
+	after = nil
+	post("failed").WantProblem(409, "idempotency_answer_lost")
+	want(2)
+
+	after = web.ErrCredentialInvalid // what was done is the record of a failure
+	post("refused").WantProblem(401, "credential_invalid")
+	post("refused").WantProblem(401, "credential_invalid")
+	want(4)
+
+	after, within = nil, "UPDATE idempotency_keys SET lease = gen_random_uuid()"
+	post("late").WantProblem(409, "idempotency_in_flight")
+	want(4)
 }
 
 func TestKeptAnswersAreSealed(t *testing.T) {

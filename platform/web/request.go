@@ -130,6 +130,7 @@ type request struct {
 	id         [1]string    // the X-Request-Id header of the response
 	header     http.Header  // of the response
 	violations []errs.Field // that the body's schema found and the operation's own check may add to
+	exchange   *exchange    // once it is the first with its Idempotency-Key
 	failure    error        // the cause of a 5xx, for the log
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/gin-gonic/gin"
 
+	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
 )
 
@@ -96,7 +97,7 @@ func (r *route) serve(c *gin.Context) {
 	if keyed {
 		// A client that goes away will ask again what came of it: it is done to its end, since what was interrupted while it
 		// was being committed may be done or not.
-		req.Context = context.WithoutCancel(req.Context)
+		req.Context = db.WithCommit(context.WithoutCancel(req.Context), req.committing)
 	}
 	body, err := r.admit(c, req)
 	if err != nil {
