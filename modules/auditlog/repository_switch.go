@@ -47,7 +47,7 @@ func (r *SwitchRepository) HasOrigins(ctx context.Context, subjectID string) (bo
 
 // Append implements Repository. The events are new, under ids that nobody can have asked for: no entry is touched.
 func (r *SwitchRepository) Append(ctx context.Context, events []Event, origins []Origin) (time.Time, error) {
-	return rollout.Write(ctx, r.ladder, "Append", "append", nil, func(ctx context.Context, rung Repository) (time.Time, error) {
+	return rollout.Write(ctx, r.ladder, "append", nil, func(ctx context.Context, rung Repository) (time.Time, error) {
 		return rung.Append(ctx, events, origins)
 	})
 }
@@ -55,8 +55,7 @@ func (r *SwitchRepository) Append(ctx context.Context, events []Event, origins [
 // EraseOrigins implements Repository.
 func (r *SwitchRepository) EraseOrigins(ctx context.Context, subjectID string) error {
 	touches := []string{subjectKind + ":" + subjectID}
-	_, err := rollout.Write(ctx, r.ladder, "EraseOrigins", subjectID, touches, func(ctx context.Context, rung Repository) (struct{}, error) {
-		return struct{}{}, rung.EraseOrigins(ctx, subjectID)
+	return rollout.Exec(ctx, r.ladder, subjectID, touches, func(ctx context.Context, rung Repository) error {
+		return rung.EraseOrigins(ctx, subjectID)
 	})
-	return err
 }

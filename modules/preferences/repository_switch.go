@@ -45,16 +45,18 @@ func (r *SwitchRepository) Values(ctx context.Context, userID uuid.UUID) (Values
 
 // EachValue implements Repository.
 func (r *SwitchRepository) EachValue(ctx context.Context, key string, visit func(json.RawMessage, int64) error) error {
-	_, err := rollout.Write(ctx, r.ladder, "EachValue", key, nil, func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.EachValue(ctx, key, visit)
+	return rollout.Exec(ctx, r.ladder, key, nil, func(ctx context.Context, rung Repository) error {
+		return rung.EachValue(ctx, key, visit)
 	})
-	return err
 }
 
 // CreateDefinition implements Repository.
 func (r *SwitchRepository) CreateDefinition(ctx context.Context, d Definition) (Definition, bool, error) {
 	var created bool
-	stored, err := define(ctx, r, "CreateDefinition", d.Key, func(ctx context.Context, rung Repository) (stored Definition, err error) {
+	touches := []string{definitionsKey}
+	stored, err := rollout.Write(ctx, r.ladder, d.Key, touches, func(ctx context.Context, rung Repository) (Definition, error) {
+		var stored Definition
+		var err error
 		stored, created, err = rung.CreateDefinition(ctx, d)
 		return stored, err
 	})
@@ -63,50 +65,39 @@ func (r *SwitchRepository) CreateDefinition(ctx context.Context, d Definition) (
 
 // UpdateDefinition implements Repository.
 func (r *SwitchRepository) UpdateDefinition(ctx context.Context, key string, mutate func(*Definition) error) (Definition, error) {
-	return define(ctx, r, "UpdateDefinition", key, func(ctx context.Context, rung Repository) (Definition, error) {
+	touches := []string{definitionsKey}
+	return rollout.Write(ctx, r.ladder, key, touches, func(ctx context.Context, rung Repository) (Definition, error) {
 		return rung.UpdateDefinition(ctx, key, mutate)
 	})
 }
 
 // DeleteDefinition implements Repository.
 func (r *SwitchRepository) DeleteDefinition(ctx context.Context, key string) error {
-	_, err := define(ctx, r, "DeleteDefinition", key, func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.DeleteDefinition(ctx, key)
+	touches := []string{definitionsKey}
+	return rollout.Exec(ctx, r.ladder, key, touches, func(ctx context.Context, rung Repository) error {
+		return rung.DeleteDefinition(ctx, key)
 	})
-	return err
 }
 
 // LockDefinitions implements Repository.
 func (r *SwitchRepository) LockDefinitions(ctx context.Context, keys []string) error {
-	_, err := rollout.Write(ctx, r.ladder, "LockDefinitions", definitionsKey, nil, func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.LockDefinitions(ctx, keys)
+	return rollout.Exec(ctx, r.ladder, definitionsKey, nil, func(ctx context.Context, rung Repository) error {
+		return rung.LockDefinitions(ctx, keys)
 	})
-	return err
 }
 
 // UpdateValues implements Repository.
 func (r *SwitchRepository) UpdateValues(ctx context.Context, userID uuid.UUID, mutate func(*Values) error) (Values, error) {
-	return set(ctx, r, "UpdateValues", userID, func(ctx context.Context, rung Repository) (Values, error) {
+	touches := []string{cacheKey(userID)}
+	return rollout.Write(ctx, r.ladder, ids.Key(userID), touches, func(ctx context.Context, rung Repository) (Values, error) {
 		return rung.UpdateValues(ctx, userID, mutate)
 	})
 }
 
 // DeleteValues implements Repository.
 func (r *SwitchRepository) DeleteValues(ctx context.Context, userID uuid.UUID) error {
-	_, err := set(ctx, r, "DeleteValues", userID, func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.DeleteValues(ctx, userID)
+	touches := []string{cacheKey(userID)}
+	return rollout.Exec(ctx, r.ladder, ids.Key(userID), touches, func(ctx context.Context, rung Repository) error {
+		return rung.DeleteValues(ctx, userID)
 	})
-	return err
-}
-
-type none struct{}
-
-// define runs a write that changes the catalogue's cached entry.
-func define[T any](ctx context.Context, r *SwitchRepository, method, key string, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, key, []string{definitionsKey}, do)
-}
-
-// set runs a write that changes the user's cached entry.
-func set[T any](ctx context.Context, r *SwitchRepository, method string, userID uuid.UUID, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, ids.Key(userID), []string{cacheKey(userID)}, do)
 }

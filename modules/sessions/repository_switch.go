@@ -54,7 +54,7 @@ func (r *SwitchRepository) List(ctx context.Context, userID uuid.UUID) ([]Sessio
 
 // Create implements Repository. The token is new, nobody can have asked for it: no entry is touched.
 func (r *SwitchRepository) Create(ctx context.Context, n NewSession) (Session, error) {
-	return rollout.Write(ctx, r.ladder, "Create", ids.Key(n.UserID), nil, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(n.UserID), nil, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Create(ctx, n)
 	})
 }
@@ -65,7 +65,7 @@ var underway = []string{cache.Underway(cacheKind)}
 
 // Lock implements Repository.
 func (r *SwitchRepository) Lock(ctx context.Context, id uuid.UUID) (Session, error) {
-	return rollout.Write(ctx, r.ladder, "Lock", ids.Key(id), underway, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(id), underway, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Lock(ctx, id)
 	})
 }
@@ -76,7 +76,7 @@ func (r *SwitchRepository) LockAll(ctx context.Context, userID uuid.UUID, skip i
 	if skip == 0 {
 		touches = underway
 	}
-	return rollout.Write(ctx, r.ladder, "LockAll", ids.Key(userID), touches, func(ctx context.Context, rung Repository) ([]Session, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(userID), touches, func(ctx context.Context, rung Repository) ([]Session, error) {
 		return rung.LockAll(ctx, userID, skip)
 	})
 }
@@ -84,7 +84,7 @@ func (r *SwitchRepository) LockAll(ctx context.Context, userID uuid.UUID, skip i
 // Rotate implements Repository. Nobody can have asked for the new token: the old one's entry is all that is touched.
 func (r *SwitchRepository) Rotate(ctx context.Context, s Session, tokenHash Hash) (Session, error) {
 	touches := []string{cacheKey(s.TokenHash)}
-	return rollout.Write(ctx, r.ladder, "Rotate", ids.Key(s.UserID), touches, func(ctx context.Context, rung Repository) (Session, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(s.UserID), touches, func(ctx context.Context, rung Repository) (Session, error) {
 		return rung.Rotate(ctx, s, tokenHash)
 	})
 }
@@ -94,7 +94,7 @@ func (r *SwitchRepository) Delete(ctx context.Context, locked []Session) error {
 	if len(locked) == 0 {
 		return nil
 	}
-	return r.write(ctx, "Delete", ids.Key(locked[0].UserID), cacheKeys(locked), func(ctx context.Context, rung Repository) error {
+	return rollout.Exec(ctx, r.ladder, ids.Key(locked[0].UserID), cacheKeys(locked), func(ctx context.Context, rung Repository) error {
 		return rung.Delete(ctx, locked)
 	})
 }
@@ -102,59 +102,49 @@ func (r *SwitchRepository) Delete(ctx context.Context, locked []Session) error {
 // Seen implements Repository. It touches no entry: a cached session may be behind the time of its last use, and one
 // whose idle life seems to be over is read again.
 func (r *SwitchRepository) Seen(ctx context.Context, batch []Use, p SeenPolicy) (int64, error) {
-	return rollout.Write(ctx, r.ladder, "Seen", "seen", nil, func(ctx context.Context, rung Repository) (int64, error) {
+	return rollout.Write(ctx, r.ladder, "seen", nil, func(ctx context.Context, rung Repository) (int64, error) {
 		return rung.Seen(ctx, batch, p)
 	})
 }
 
 // DeleteExpired implements Repository. It touches no entry: an expired session is none, cached or not.
 func (r *SwitchRepository) DeleteExpired(ctx context.Context, limit int) (int64, error) {
-	return rollout.Write(ctx, r.ladder, "DeleteExpired", "expired", nil, func(ctx context.Context, rung Repository) (int64, error) {
+	return rollout.Write(ctx, r.ladder, "expired", nil, func(ctx context.Context, rung Repository) (int64, error) {
 		return rung.DeleteExpired(ctx, limit)
 	})
 }
 
 // CountAttempt implements Repository.
 func (r *SwitchRepository) CountAttempt(ctx context.Context, a Attempt) (Tally, error) {
-	return rollout.Write(ctx, r.ladder, "CountAttempt", a.Account.key(), nil, func(ctx context.Context, rung Repository) (Tally, error) {
+	return rollout.Write(ctx, r.ladder, a.Account.key(), nil, func(ctx context.Context, rung Repository) (Tally, error) {
 		return rung.CountAttempt(ctx, a)
 	})
 }
 
 // ForgiveAttempt implements Repository.
 func (r *SwitchRepository) ForgiveAttempt(ctx context.Context, key Hash) error {
-	return r.write(ctx, "ForgiveAttempt", key.key(), nil, func(ctx context.Context, rung Repository) error {
+	return rollout.Exec(ctx, r.ladder, key.key(), nil, func(ctx context.Context, rung Repository) error {
 		return rung.ForgiveAttempt(ctx, key)
 	})
 }
 
 // Recognise implements Repository.
 func (r *SwitchRepository) Recognise(ctx context.Context, client Hash, userID uuid.UUID) error {
-	return r.write(ctx, "Recognise", ids.Key(userID), nil, func(ctx context.Context, rung Repository) error {
+	return rollout.Exec(ctx, r.ladder, ids.Key(userID), nil, func(ctx context.Context, rung Repository) error {
 		return rung.Recognise(ctx, client, userID)
 	})
 }
 
 // Forget implements Repository.
 func (r *SwitchRepository) Forget(ctx context.Context, userID uuid.UUID) error {
-	return r.write(ctx, "Forget", ids.Key(userID), nil, func(ctx context.Context, rung Repository) error {
+	return rollout.Exec(ctx, r.ladder, ids.Key(userID), nil, func(ctx context.Context, rung Repository) error {
 		return rung.Forget(ctx, userID)
 	})
 }
 
 // DeleteStale implements Repository.
 func (r *SwitchRepository) DeleteStale(ctx context.Context, unseen time.Duration) error {
-	return r.write(ctx, "DeleteStale", "stale", nil, func(ctx context.Context, rung Repository) error {
+	return rollout.Exec(ctx, r.ladder, "stale", nil, func(ctx context.Context, rung Repository) error {
 		return rung.DeleteStale(ctx, unseen)
 	})
-}
-
-// write runs a write that has no result.
-func (r *SwitchRepository) write(
-	ctx context.Context, method, key string, touches []string, do func(context.Context, Repository) error,
-) error {
-	_, err := rollout.Write(ctx, r.ladder, method, key, touches, func(ctx context.Context, rung Repository) (struct{}, error) {
-		return struct{}{}, do(ctx, rung)
-	})
-	return err
 }

@@ -23,8 +23,11 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 	return &SwitchRepository{ladder: l}
 }
 
-// CacheKey is the key of a user in the cache.
+// CacheKey is the entity key of a user.
 func CacheKey(id uuid.UUID) string { return cacheKind + ":" + id.String() }
+
+// touches is what a change of the user's row touches. Credentials and tokens are never cached.
+func touches(id uuid.UUID) []string { return []string{CacheKey(id)} }
 
 // ByID implements Reader.
 func (r *SwitchRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
@@ -56,100 +59,84 @@ func (r *SwitchRepository) Credential(ctx context.Context, id uuid.UUID) (string
 
 // Create implements Repository.
 func (r *SwitchRepository) Create(ctx context.Context, u User) (User, error) {
-	return write(ctx, r, "Create", u.ID, func(ctx context.Context, rung Repository) (User, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(u.ID), touches(u.ID), func(ctx context.Context, rung Repository) (User, error) {
 		return rung.Create(ctx, u)
 	})
 }
 
 // Import implements Repository. The users are new, under ids that nobody can have asked for: no entry is touched.
 func (r *SwitchRepository) Import(ctx context.Context, batch []ImportUser) ([]Imported, error) {
-	return rollout.Write(ctx, r.ladder, "Import", "import", nil, func(ctx context.Context, rung Repository) ([]Imported, error) {
+	return rollout.Write(ctx, r.ladder, "import", nil, func(ctx context.Context, rung Repository) ([]Imported, error) {
 		return rung.Import(ctx, batch)
 	})
 }
 
 // Update implements Repository.
 func (r *SwitchRepository) Update(ctx context.Context, id uuid.UUID, mutate func(*User) error) (User, error) {
-	return write(ctx, r, "Update", id, func(ctx context.Context, rung Repository) (User, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(id), touches(id), func(ctx context.Context, rung Repository) (User, error) {
 		return rung.Update(ctx, id, mutate)
 	})
 }
 
 // SignedIn implements Repository.
 func (r *SwitchRepository) SignedIn(ctx context.Context, id uuid.UUID) (User, error) {
-	return write(ctx, r, "SignedIn", id, func(ctx context.Context, rung Repository) (User, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(id), touches(id), func(ctx context.Context, rung Repository) (User, error) {
 		return rung.SignedIn(ctx, id)
 	})
 }
 
 // Hold implements Repository.
 func (r *SwitchRepository) Hold(ctx context.Context, id uuid.UUID) error {
-	_, err := uncached(ctx, r, "Hold", ids.Key(id), func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.Hold(ctx, id)
+	return rollout.Exec(ctx, r.ladder, ids.Key(id), nil, func(ctx context.Context, rung Repository) error {
+		return rung.Hold(ctx, id)
 	})
-	return err
 }
 
 // Delete implements Repository.
 func (r *SwitchRepository) Delete(ctx context.Context, id uuid.UUID) error {
-	_, err := write(ctx, r, "Delete", id, func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.Delete(ctx, id)
+	return rollout.Exec(ctx, r.ladder, ids.Key(id), touches(id), func(ctx context.Context, rung Repository) error {
+		return rung.Delete(ctx, id)
 	})
-	return err
 }
 
 // SetCredential implements Repository.
 func (r *SwitchRepository) SetCredential(ctx context.Context, id uuid.UUID, hash string) error {
-	_, err := uncached(ctx, r, "SetCredential", ids.Key(id), func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.SetCredential(ctx, id, hash)
+	return rollout.Exec(ctx, r.ladder, ids.Key(id), nil, func(ctx context.Context, rung Repository) error {
+		return rung.SetCredential(ctx, id, hash)
 	})
-	return err
 }
 
 // SwapCredential implements Repository.
 func (r *SwitchRepository) SwapCredential(ctx context.Context, id uuid.UUID, old, hash string) (bool, error) {
-	return uncached(ctx, r, "SwapCredential", ids.Key(id), func(ctx context.Context, rung Repository) (bool, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(id), nil, func(ctx context.Context, rung Repository) (bool, error) {
 		return rung.SwapCredential(ctx, id, old, hash)
 	})
 }
 
 // CreateToken implements Repository.
 func (r *SwitchRepository) CreateToken(ctx context.Context, t Token) (time.Time, error) {
-	return uncached(ctx, r, "CreateToken", ids.Key(t.UserID), func(ctx context.Context, rung Repository) (time.Time, error) {
+	return rollout.Write(ctx, r.ladder, ids.Key(t.UserID), nil, func(ctx context.Context, rung Repository) (time.Time, error) {
 		return rung.CreateToken(ctx, t)
 	})
 }
 
 // TakeToken implements Repository.
 func (r *SwitchRepository) TakeToken(ctx context.Context, purpose Purpose, hash []byte) (Token, error) {
-	return uncached(ctx, r, "TakeToken", string(hash), func(ctx context.Context, rung Repository) (Token, error) {
+	return rollout.Write(ctx, r.ladder, string(hash), nil, func(ctx context.Context, rung Repository) (Token, error) {
 		return rung.TakeToken(ctx, purpose, hash)
 	})
 }
 
 // DeleteTokens implements Repository.
 func (r *SwitchRepository) DeleteTokens(ctx context.Context, id uuid.UUID) error {
-	_, err := uncached(ctx, r, "DeleteTokens", ids.Key(id), func(ctx context.Context, rung Repository) (none, error) {
-		return none{}, rung.DeleteTokens(ctx, id)
+	return rollout.Exec(ctx, r.ladder, ids.Key(id), nil, func(ctx context.Context, rung Repository) error {
+		return rung.DeleteTokens(ctx, id)
 	})
-	return err
 }
 
 // DeleteExpiredTokens implements Repository.
 func (r *SwitchRepository) DeleteExpiredTokens(ctx context.Context) (int64, error) {
-	return uncached(ctx, r, "DeleteExpiredTokens", "", func(ctx context.Context, rung Repository) (int64, error) {
+	return rollout.Write(ctx, r.ladder, "", nil, func(ctx context.Context, rung Repository) (int64, error) {
 		return rung.DeleteExpiredTokens(ctx)
 	})
-}
-
-type none struct{}
-
-// write runs a write that changes the user's cached entry.
-func write[T any](ctx context.Context, r *SwitchRepository, method string, id uuid.UUID, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, ids.Key(id), []string{CacheKey(id)}, do)
-}
-
-// uncached runs a write on what is never cached: credentials and tokens.
-func uncached[T any](ctx context.Context, r *SwitchRepository, method, key string, do func(context.Context, Repository) (T, error)) (T, error) {
-	return rollout.Write(ctx, r.ladder, method, key, nil, do)
 }

@@ -93,7 +93,7 @@ func (f *toy) byID(ctx context.Context, id string) (item, error) {
 }
 
 func (f *toy) rename(ctx context.Context, id, name string) error {
-	_, err := Write(ctx, f.ladder, "Rename", id, nil, func(ctx context.Context, rung itemRepository) (item, error) {
+	_, err := Write(ctx, f.ladder, id, nil, func(ctx context.Context, rung itemRepository) (item, error) {
 		return rung.Rename(ctx, id, name)
 	})
 	return err

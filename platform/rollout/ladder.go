@@ -119,7 +119,7 @@ func reader[Reader, R any](rung R) Reader {
 // Write runs write exactly once, on the rung that key is on, in a transaction in which the cache has been told which
 // entries it touches: whatever the stage, so that any mix of stages is safe.
 func Write[R, T any](
-	ctx context.Context, l *Ladder[R], _, key string, touches []string, write func(context.Context, R) (T, error),
+	ctx context.Context, l *Ladder[R], key string, touches []string, write func(context.Context, R) (T, error),
 ) (T, error) {
 	var result T
 	err := l.DB.InTx(ctx, func(ctx context.Context) error {
@@ -139,4 +139,14 @@ func Write[R, T any](
 		return err
 	})
 	return result, err
+}
+
+// Exec is Write for what has no result but its error.
+func Exec[R any](
+	ctx context.Context, l *Ladder[R], key string, touches []string, write func(context.Context, R) error,
+) error {
+	_, err := Write(ctx, l, key, touches, func(ctx context.Context, rung R) (struct{}, error) {
+		return struct{}{}, write(ctx, rung)
+	})
+	return err
 }
