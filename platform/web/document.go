@@ -180,7 +180,7 @@ var idempotencyParam = &huma.Param{
 	Description: "Makes it safe to repeat the call for 24 hours: it is done once, and the first answer is given again. " +
 		"409 idempotency_in_flight: it is being worked on, try again. 409 idempotency_answer_lost: it was done, but the " +
 		"instance that did it failed before it could answer.",
-	Schema:      &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(maxIdempotencyKey)},
+	Schema: &huma.Schema{Type: huma.TypeString, MinLength: ptr(1), MaxLength: ptr(maxIdempotencyKey)},
 }
 
 func ptr[T any](v T) *T { return &v }
