@@ -16,9 +16,6 @@ type Optional[T any] struct {
 	Null  bool // it was null; Value is then zero
 }
 
-// Some returns an Optional that holds v.
-func Some[T any](v T) Optional[T] { return Optional[T]{Value: v, Set: true} }
-
 // Ptr returns a pointer to the value, or nil where the member was absent or null.
 func (o Optional[T]) Ptr() *T {
 	if !o.Set || o.Null {

@@ -52,9 +52,6 @@ type Caller struct {
 // Has reports whether the caller's API key grants scope. A session has no scopes.
 func (c Caller) Has(scope string) bool { return c.scopes.has(scope) }
 
-// Owns reports whether the caller is a session of this user.
-func (c Caller) Owns(userID uuid.UUID) bool { return c.Kind == Session && c.UserID == userID }
-
 // RequestInfo describes a request as audit events and logs record it.
 type RequestInfo struct {
 	ID        string // X-Request-ID, given or generated
