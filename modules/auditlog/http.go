@@ -68,7 +68,7 @@ type reference struct {
 	ID   string `json:"id,omitempty" maxLength:"200" example:"user_01h455vb4pex5vsknk084sn02q"`
 }
 
-func view(e Event) event {
+func viewOf(e Event) event {
 	v := event{
 		ID: ids.Format(IDPrefix, e.ID), OccurredAt: e.OccurredAt.UTC(), Action: e.Action, Actor: reference(e.Actor),
 		IP: e.IP, UserAgent: e.UserAgent, RequestID: e.RequestID, RecordedBy: e.RecordedBy, Metadata: web.RawJSON(e.Metadata),
@@ -151,7 +151,7 @@ func (h handlers) list(ctx context.Context, in *listInput) (*listOutput, error) 
 	}
 	out.Body.Events = make([]event, len(events))
 	for i, e := range events {
-		out.Body.Events[i] = view(e)
+		out.Body.Events[i] = viewOf(e)
 	}
 	return out, nil
 }
@@ -171,7 +171,7 @@ func (h handlers) get(ctx context.Context, in *getInput) (*eventOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &eventOutput{view(e)}, nil
+	return &eventOutput{viewOf(e)}, nil
 }
 
 // newEvent is what an application may say about an event. When it occurred is the database's to say.
@@ -272,7 +272,7 @@ func (h handlers) record(ctx context.Context, in *recordInput) (*recordOutput, e
 	}
 	out := &recordOutput{recorded{many: in.Body.many}}
 	for _, e := range stored {
-		out.Body.events = append(out.Body.events, view(e))
+		out.Body.events = append(out.Body.events, viewOf(e))
 	}
 	return out, nil
 }
@@ -301,7 +301,7 @@ func (h handlers) export(_ context.Context, in *exportInput) (*web.Stream, error
 		}), nil
 	}
 	return web.StreamNDJSON(func(ctx context.Context, w *web.RecordWriter) error {
-		return h.service.Export(ctx, f, func(e Event) error { return w.Write(view(e)) })
+		return h.service.Export(ctx, f, func(e Event) error { return w.Write(viewOf(e)) })
 	}), nil
 }
 

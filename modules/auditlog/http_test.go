@@ -241,7 +241,7 @@ func TestHTTPAuthorization(t *testing.T) {
 func TestHTTPExport(t *testing.T) {
 	t.Parallel()
 	a := newAPI(t, rungs["postgres"])
-	const n = 2*exportChunk + 10
+	const n = 2*exportPage + 10
 	for i := range n / 10 {
 		batch := make([]Event, 10)
 		for j := range batch {

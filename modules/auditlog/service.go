@@ -10,8 +10,8 @@ import (
 	"github.com/strata-accounts/strata/platform/ids"
 )
 
-// exportChunk is how many events an export reads at a time.
-const exportChunk = 1000
+// exportPage is how many events an export reads at a time.
+const exportPage = 1000
 
 // Service records events and reads them back.
 type Service struct {
@@ -61,17 +61,17 @@ func (s *Service) List(ctx context.Context, f Filter) ([]Event, error) {
 	return s.repo.List(ctx, f)
 }
 
-// Export calls write with every event that f selects, newest first, in constant memory and without a long transaction:
-// events recorded meanwhile may be missing. An error of write ends it and is returned as it is.
-func (s *Service) Export(ctx context.Context, f Filter, write func(Event) error) error {
-	f.Limit = exportChunk
+// Export gives every event that f selects to visit, newest first, in constant memory. It reads page by page: events
+// recorded meanwhile may be missing, and no transaction stays open. An error of visit ends it, and is returned.
+func (s *Service) Export(ctx context.Context, f Filter, visit func(Event) error) error {
+	f.Limit = exportPage
 	for {
 		events, err := s.repo.List(ctx, f)
 		if err != nil {
 			return err
 		}
 		for _, e := range events {
-			if err := write(e); err != nil {
+			if err := visit(e); err != nil {
 				return err
 			}
 		}

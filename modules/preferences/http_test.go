@@ -54,7 +54,7 @@ func TestDefinitionsOverHTTP(t *testing.T) {
 	const path = "/v1/preference-definitions"
 	c.Do("GET", path+"/theme", nil).WantProblem(http.StatusNotFound, "preference_not_defined")
 	res := c.Do("PUT", path+"/theme", theme, "If-None-Match", "*").Want(http.StatusCreated)
-	var d definitionBody
+	var d definition
 	res.JSON(&d)
 	if res.Header.Get("Etag") != `"1"` || d.Key != "theme" || string(d.Default) != `"light"` || d.Version != 1 ||
 		string(d.Schema) != `{"type":"string","enum":["light","dark"]}` || d.Description != "Colours." || d.CreatedAt.IsZero() {
@@ -71,7 +71,7 @@ func TestDefinitionsOverHTTP(t *testing.T) {
 	c.Do("PUT", path+"/theme", theme, "If-Match", `"1"`).WantProblem(http.StatusPreconditionFailed, "precondition_failed")
 
 	list := c.Do("GET", path, nil).Want(http.StatusOK)
-	var all struct{ Definitions []definitionBody }
+	var all struct{ Definitions []definition }
 	list.JSON(&all)
 	if len(all.Definitions) != 1 || string(all.Definitions[0].Default) != `{"hue":1.50}` {
 		t.Errorf("listed %s", list.Body)

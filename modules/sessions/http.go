@@ -82,7 +82,7 @@ type session struct {
 
 func viewOf(s Session, current uuid.UUID) session {
 	return session{
-		ID: ids.Format(IDPrefix, s.ID), UserID: ids.Format(userPrefix, s.UserID),
+		ID: ids.Format(IDPrefix, s.ID), UserID: ids.Format(userIDPrefix, s.UserID),
 		CreatedAt: s.CreatedAt.UTC(), LastSeenAt: s.LastSeenAt.UTC(),
 		ExpiresAt: s.ExpiresAt.UTC(), IdleExpiresAt: s.IdleExpiresAt.UTC(),
 		IP: s.IP, UserAgent: s.UserAgent, Current: s.ID == current,
@@ -200,7 +200,7 @@ func (h handlers) introspect(ctx context.Context, in *introspectInput) (*introsp
 		return nil, err
 	}
 	return &introspectOutput{introspection{
-		Active: true, Subject: ids.Format(userPrefix, v.Session.UserID), Session: ids.Format(IDPrefix, v.Session.ID),
+		Active: true, Subject: ids.Format(userIDPrefix, v.Session.UserID), Session: ids.Format(IDPrefix, v.Session.ID),
 		IssuedAt: v.Session.CreatedAt.Unix(), Expires: v.Session.ExpiresAt.Unix(), User: &userView{v.User},
 	}}, nil
 }
@@ -242,7 +242,7 @@ type listOutput struct {
 }
 
 func (h handlers) list(ctx context.Context, in *listInput) (*listOutput, error) {
-	userID, err := ids.Parse(userPrefix, in.ID)
+	userID, err := ids.Parse(userIDPrefix, in.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -282,7 +282,7 @@ type revokeAllOutput struct {
 }
 
 func (h handlers) revokeAll(ctx context.Context, in *revokeAllInput) (*revokeAllOutput, error) {
-	userID, err := ids.Parse(userPrefix, in.ID)
+	userID, err := ids.Parse(userIDPrefix, in.ID)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,9 @@ import (
 	"github.com/strata-accounts/strata/platform/cache"
 )
 
+// cacheKind is the kind of cached sessions, as the table's trigger notes it.
+const cacheKind = "ses"
+
 // CacheKinds are the kinds of entities that CacheRepository keeps.
 var CacheKinds = []string{cacheKind}
 

@@ -24,9 +24,6 @@ func NewSwitchRepository(l *rollout.Ladder[Repository]) *SwitchRepository {
 	return &SwitchRepository{ladder: l}
 }
 
-// cacheKind names sessions in the cache, and in the trigger on their table (migrations).
-const cacheKind = "ses"
-
 // cacheKey is the entity key of the session with this token: what a check has at hand.
 func cacheKey(tokenHash Hash) string { return cacheKind + ":" + tokenHash.String() }
 

@@ -256,5 +256,5 @@ func (s *Service) record(ctx context.Context, action string, list ...Session) er
 	for i, session := range list {
 		targets[i] = ids.Format(IDPrefix, session.ID)
 	}
-	return s.audit.Record(ctx, action, "session", targets, map[string]any{"user_id": ids.Format(userPrefix, list[0].UserID)})
+	return s.audit.Record(ctx, action, "session", targets, map[string]any{"user_id": ids.Format(userIDPrefix, list[0].UserID)})
 }

@@ -23,8 +23,8 @@ import (
 // IDPrefix is the TypeID prefix of a session's id outside the database.
 const IDPrefix = "ses"
 
-// userPrefix is the TypeID prefix of users, whose ids sessions carry.
-const userPrefix = "user"
+// userIDPrefix is the TypeID prefix of users, whose ids sessions carry.
+const userIDPrefix = "user"
 
 // tokenPrefix tells a session token from an API key.
 const tokenPrefix = "st_"

@@ -58,7 +58,7 @@ func (m *Module) Routes(api *web.API) {
 		Auth:   web.Auth{Scope: "users:write", Self: "id"},
 		Errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable},
 	}, h.setPassword)
-	m.tokenRoutes(api, h)
+	h.tokenRoutes(api)
 	web.Register(api, web.Operation{
 		ID: "importUsers", Method: http.MethodPost, Path: "/v1/users/import", Tag: "users", Summary: "Import users",
 		Description: "One user a line. E-mail addresses that are known already are left as they are, so that an import may be " +
@@ -72,7 +72,7 @@ func (m *Module) Routes(api *web.API) {
 	}, h.export)
 }
 
-func (m *Module) tokenRoutes(api *web.API, h handlers) {
+func (h handlers) tokenRoutes(api *web.API) {
 	write := web.Auth{Scope: "users:write"}
 	web.Register(api, web.Operation{
 		ID: "requestEmailVerification", Method: http.MethodPost, Path: "/v1/users/{id}/email-verifications", Tag: "users",

@@ -82,7 +82,7 @@ func (s *Service) Import(ctx context.Context, lines []ImportLine) ([]ImportResul
 const exportPage = 500
 
 // Export gives every user but the deleted to visit, newest first, in constant memory. It reads page by page: users that
-// are created meanwhile are not in it, and no transaction stays open.
+// are created meanwhile are not in it, and no transaction stays open. An error of visit ends it, and is returned.
 func (s *Service) Export(ctx context.Context, visit func(User) error) error {
 	f := Filter{Limit: exportPage}
 	for {

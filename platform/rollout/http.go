@@ -40,7 +40,7 @@ func (r *Registry) Routes(api *web.API) {
 	}, r.history)
 }
 
-// module is a Status as clients see it.
+// module is a Status as the API shows it.
 type module struct {
 	Name          string    `json:"name"`
 	Stage         string    `json:"stage" enum:"direct,shadow,repository,cached"`
@@ -82,7 +82,7 @@ type advance struct {
 	Reasons []string `json:"reasons" nullable:"false" doc:"What speaks against it."`
 }
 
-func view(s Status) module {
+func viewOf(s Status) module {
 	m := module{
 		Name: s.Module, Stage: string(s.Stage), Percent: s.Percent(), Version: s.Version, ChangedAt: s.ChangedAt.UTC(),
 		Instances: instances{s.Acked, s.Live}, Compared: s.Compared, Mismatched: s.Mismatched, Dropped: s.Dropped,
@@ -118,7 +118,7 @@ func (r *Registry) list(ctx context.Context, _ *struct{}) (*listOutput, error) {
 	out := &listOutput{}
 	out.Body.Modules = make([]module, len(statuses))
 	for i, s := range statuses {
-		out.Body.Modules[i] = view(s)
+		out.Body.Modules[i] = viewOf(s)
 	}
 	return out, nil
 }
@@ -137,7 +137,7 @@ func (r *Registry) get(ctx context.Context, in *nameInput) (*moduleOutput, error
 	if err != nil {
 		return nil, err
 	}
-	return &moduleOutput{web.ETag(s.Version), view(s)}, nil
+	return &moduleOutput{web.ETag(s.Version), viewOf(s)}, nil
 }
 
 type patchInput struct {
@@ -179,7 +179,7 @@ type limitInput struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50" doc:"How many entries there are at most."`
 }
 
-// mismatch is a Mismatch as clients see it.
+// mismatch is a Mismatch as the API shows it.
 type mismatch struct {
 	Method      string       `json:"method"`
 	KeyHash     string       `json:"key_hash" doc:"The first 8 bytes of SHA-256 over the module's name, a zero byte and the key."`
@@ -209,7 +209,7 @@ func (r *Registry) mismatches(ctx context.Context, in *limitInput) (*mismatchesO
 	return out, nil
 }
 
-// move is a Record as clients see it.
+// move is a Record as the API shows it.
 type move struct {
 	Stage     string    `json:"stage" enum:"direct,shadow,repository,cached"`
 	Percent   float64   `json:"percent"`
