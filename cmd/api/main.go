@@ -21,7 +21,7 @@ import (
 // apiVersion is the version of the HTTP API, in the OpenAPI document.
 const apiVersion = "1.0.0"
 
-// version is the build's, set by the linker.
+// version is the release's: go build -ldflags "-X main.version=1.2.3" sets it.
 var version = "dev"
 
 // logOutput is where every command logs to.
@@ -41,7 +41,7 @@ func main() {
 
 func command() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "api",
+		Use:           "strata",
 		Short:         "Strata, an accounts API server",
 		Long:          "Strata serves users, sessions, an audit log and preferences over HTTP. Without a command it serves.",
 		Args:          cobra.NoArgs,

@@ -92,7 +92,7 @@ var (
 	ErrNoCheckpoint = errs.New(errs.NotFound, "audit_checkpoint_not_found", "No event has been sealed yet.")
 	ErrTreeSize     = errs.New(errs.Invalid, "tree_size_invalid", "The tree has no such size, or the event came later.")
 	ErrTampered     = errs.New(errs.Internal, "audit_log_damaged",
-		"The stored audit log does not match its signed checkpoint. Run: api audit verify")
+		"The stored audit log does not match its signed checkpoint. Run: strata audit verify")
 	ErrForeignKey = errs.New(errs.Internal, "audit_key_unknown",
 		"The audit log was last sealed with a key that this server does not know. "+
 			"Configure it as auditlog.signing_key, or add its public key to auditlog.verifiers.")
