@@ -3,7 +3,6 @@ package auditlog
 import (
 	"context"
 	"embed"
-	"io/fs"
 	"log/slog"
 	"time"
 
@@ -16,13 +15,7 @@ import (
 var migrations embed.FS
 
 // Migrations returns the module's tables. Only this module writes them.
-func Migrations() db.Migration {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded above
-	}
-	return db.Migration{Module: "auditlog", FS: files}
-}
+func Migrations() db.Migration { return db.Embedded("auditlog", migrations) }
 
 // Config is what an operator decides about the audit log.
 type Config struct {

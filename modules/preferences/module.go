@@ -3,7 +3,6 @@ package preferences
 import (
 	"context"
 	"embed"
-	"io/fs"
 
 	"github.com/google/uuid"
 
@@ -14,13 +13,7 @@ import (
 var migrations embed.FS
 
 // Migrations returns the module's tables. Only this module writes them.
-func Migrations() db.Migration {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded above
-	}
-	return db.Migration{Module: "preferences", FS: files}
-}
+func Migrations() db.Migration { return db.Embedded("preferences", migrations) }
 
 // Auditor records who did what, in the transaction that the context carries. Metadata holds names, never values.
 type Auditor interface {

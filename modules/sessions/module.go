@@ -3,7 +3,6 @@ package sessions
 import (
 	"context"
 	"embed"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"time"
@@ -18,13 +17,7 @@ import (
 var migrations embed.FS
 
 // Migrations returns the module's tables. Only this module writes them.
-func Migrations() db.Migration {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded above
-	}
-	return db.Migration{Module: "sessions", FS: files}
-}
+func Migrations() db.Migration { return db.Embedded("sessions", migrations) }
 
 // Users knows the accounts.
 type Users interface {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"embed"
 	"io"
-	"io/fs"
 	"log/slog"
 	"time"
 
@@ -17,13 +16,7 @@ import (
 var migrations embed.FS
 
 // Migrations returns the module's tables. Only this module writes them.
-func Migrations() db.Migration {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded above
-	}
-	return db.Migration{Module: "users", FS: files}
-}
+func Migrations() db.Migration { return db.Embedded("users", migrations) }
 
 // Auditor records who did what, in the transaction that the context carries. Metadata holds names, never values.
 type Auditor interface {

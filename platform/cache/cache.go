@@ -23,7 +23,6 @@ import (
 	"crypto/rand"
 	"embed"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -100,13 +99,7 @@ var migrations embed.FS
 //	CREATE TRIGGER users_cache_truncate AFTER TRUNCATE ON users EXECUTE FUNCTION cache_outbox_note('user');
 //
 // They come before the modules' own.
-func Migrations() db.Migration {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // embedded
-	}
-	return db.Migration{Module: "cache", FS: files}
-}
+func Migrations() db.Migration { return db.Embedded("cache", migrations) }
 
 // Cache is one process' part of the protocol. There is one per process. It is safe for concurrent use.
 type Cache struct {

@@ -2,6 +2,7 @@ package db
 
 import (
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,6 +17,15 @@ import (
 type Migration struct {
 	Module string
 	FS     fs.FS
+}
+
+// Embedded returns the migrations of a module that embeds them in its folder migrations.
+func Embedded(module string, files embed.FS) Migration {
+	root, err := fs.Sub(files, "migrations")
+	if err != nil {
+		panic(err) // only for a name that is no path
+	}
+	return Migration{Module: module, FS: root}
 }
 
 // Migrate brings every module's tables up to date, in the order given. Instances that start together are serialised by

@@ -6,7 +6,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"slices"
 	"strings"
@@ -23,13 +22,7 @@ import (
 var migrations embed.FS
 
 // Migrations returns the tables of the stages.
-func Migrations() db.Migration {
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // embedded
-	}
-	return db.Migration{Module: "rollout", FS: files}
-}
+func Migrations() db.Migration { return db.Embedded("rollout", migrations) }
 
 // Auditor records who did what, in the transaction that the context carries. Metadata holds names, never values.
 type Auditor interface {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"embed"
 	"errors"
-	"io/fs"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,13 +15,7 @@ import (
 var migrations embed.FS
 
 // Migrations returns the schema of what the web server keeps: idempotency keys.
-func Migrations() db.Migration {
-	sub, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		panic(err) // the folder is embedded
-	}
-	return db.Migration{Module: "web", FS: sub}
-}
+func Migrations() db.Migration { return db.Embedded("web", migrations) }
 
 const (
 	// idempotencyLease is how much longer than a request may take a key stays locked when its instance dies.
