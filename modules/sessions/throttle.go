@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -35,7 +34,7 @@ func (t throttle) attempt(email, ip string) Attempt {
 	account := strings.ToLower(strings.TrimSpace(email))
 	return Attempt{
 		Account: sha256.Sum256([]byte("account\x00" + account)),
-		Client:  sha256.Sum256([]byte("client\x00" + account + "\x00" + network(ip))),
+		Client:  sha256.Sum256([]byte("client\x00" + account + "\x00" + web.Network(ip))),
 		Max:     t.limit.Requests,
 		Window:  t.limit.Per,
 	}
@@ -68,17 +67,3 @@ func (t throttle) forgive(ctx context.Context, tally Tally) {
 }
 
 const forgiveTimeout = 2 * time.Second
-
-// network is what counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which is what a
-// subscriber is given.
-func network(ip string) string {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil || addr.Unmap().Is4() {
-		return ip
-	}
-	prefix, err := addr.WithZone("").Prefix(64)
-	if err != nil {
-		return ip
-	}
-	return prefix.String()
-}

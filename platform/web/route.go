@@ -181,7 +181,7 @@ func (r *route) throttle(req *request) error {
 	if r.limit.Requests == 0 {
 		return nil
 	}
-	d, err := r.api.server.limiter.Allow(req, r.op.RateLimit+":"+network(req.info.IP), r.limit)
+	d, err := r.api.server.limiter.Allow(req, r.op.RateLimit+":"+Network(req.info.IP), r.limit)
 	if err != nil {
 		return err
 	}
@@ -189,8 +189,9 @@ func (r *route) throttle(req *request) error {
 	return d.Err()
 }
 
-// network is what an address is limited by: itself, or for IPv6 its /64, since that is what one customer is given.
-func network(ip string) string {
+// Network is what counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which is what a subscriber
+// is given. What is no address is returned as it is.
+func Network(ip string) string {
 	addr, err := netip.ParseAddr(ip)
 	if err != nil || addr.Unmap().Is4() {
 		return ip
