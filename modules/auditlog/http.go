@@ -236,10 +236,7 @@ func (in *recordInput) Check() error {
 		}
 		fields = append(fields, e.normalize(at)...)
 	}
-	if len(fields) > 0 {
-		return errs.ErrInvalid.With(fields...)
-	}
-	return nil
+	return errs.Violated(fields)
 }
 
 type recordOutput struct{ Body recorded }

@@ -37,8 +37,8 @@ func (s *Service) Record(ctx context.Context, events ...Event) ([]Event, error) 
 		e.ID = ids.New()
 		recorded[i] = e
 	}
-	if len(fields) > 0 {
-		return nil, errs.ErrInvalid.With(fields...)
+	if err := errs.Violated(fields); err != nil {
+		return nil, err
 	}
 	origins := originsOf(recorded)
 	occurredAt, err := s.repo.Append(ctx, recorded, origins)

@@ -35,7 +35,7 @@ func BenchmarkRead(b *testing.B) {
 		read      func(context.Context, Reader) error
 	}{
 		{"values", cacheKey(userID), values},
-		{"definitions", definitionsKind + ":" + allDefinitions, definitions},
+		{"definitions", definitionsKey, definitions},
 		{"both", cacheKey(userID), both},
 	} {
 		b.Run(of.name, func(b *testing.B) {

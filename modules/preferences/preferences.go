@@ -224,12 +224,5 @@ func (n *NewDefinition) check() error {
 			bad = compiled.violations("/default", value)
 		}
 	}
-	return invalid(append(fields, bad...))
-}
-
-func invalid(fields []errs.Field) error {
-	if len(fields) == 0 {
-		return nil
-	}
-	return errs.ErrInvalid.With(fields...)
+	return errs.Violated(append(fields, bad...))
 }

@@ -49,7 +49,7 @@ type DefinitionGuard func(version int64) error
 // guard returns.
 func (s *Service) PutDefinition(ctx context.Context, key string, in NewDefinition, guard DefinitionGuard) (Definition, bool, error) {
 	if !keyPattern.MatchString(key) {
-		return Definition{}, false, invalid([]errs.Field{{
+		return Definition{}, false, errs.Violated([]errs.Field{{
 			Param: "key", Code: "format", Message: "Must be 1 to 64 of a-z, 0-9, '_', '.' and '-', the first a letter.",
 		}})
 	}
@@ -199,7 +199,7 @@ func (s *Service) Patch(ctx context.Context, userID uuid.UUID, patch map[string]
 		decoded[key] = value
 		fields = append(fields, bad...)
 	}
-	if err := invalid(fields); err != nil {
+	if err := errs.Violated(fields); err != nil {
 		return Preferences{}, err
 	}
 	return s.change(ctx, userID, keys, guard, func(c Catalogue, v *Values) error {
@@ -211,7 +211,7 @@ func (s *Service) Patch(ctx context.Context, userID uuid.UUID, patch map[string]
 			}
 			fields = append(fields, bad...)
 		}
-		return invalid(fields)
+		return errs.Violated(fields)
 	})
 }
 
@@ -258,7 +258,7 @@ func (s *Service) set(v *Values, d Definition, pointer string, text json.RawMess
 func (s *Service) Put(ctx context.Context, userID uuid.UUID, key string, value json.RawMessage, guard Guard) (Preferences, error) {
 	const pointer = "/value"
 	text, decoded, fields := normalize(pointer, value, MaxValues)
-	if err := invalid(fields); err != nil {
+	if err := errs.Violated(fields); err != nil {
 		return Preferences{}, err
 	}
 	return s.change(ctx, userID, []string{key}, guard, func(c Catalogue, v *Values) error {
@@ -270,7 +270,7 @@ func (s *Service) Put(ctx context.Context, userID uuid.UUID, key string, value j
 		if err != nil {
 			return err
 		}
-		return invalid(fields)
+		return errs.Violated(fields)
 	})
 }
 

@@ -104,7 +104,7 @@ func (p Patch) apply(u *User) error {
 	}
 	if p.Status != nil {
 		if *p.Status != Active && *p.Status != Suspended {
-			return invalid([]errs.Field{{Pointer: "/status", Code: "enum", Message: "Must be active or suspended."}})
+			return errs.Violated([]errs.Field{{Pointer: "/status", Code: "enum", Message: "Must be active or suspended."}})
 		}
 		u.Status = *p.Status
 	}
@@ -113,7 +113,7 @@ func (p Patch) apply(u *User) error {
 	}
 	if p.Metadata != nil {
 		if f := checkMetadata(p.Metadata); f != nil { // before it is merged: the patch too must be an object
-			return invalid([]errs.Field{*f})
+			return errs.Violated([]errs.Field{*f})
 		}
 		merged, err := jsonpatch.MergePatch(u.Metadata, p.Metadata)
 		if err != nil {
@@ -121,7 +121,7 @@ func (p Patch) apply(u *User) error {
 		}
 		u.Metadata = merged
 	}
-	return invalid(validate(u.Email, u.Name, u.Metadata))
+	return errs.Violated(validate(u.Email, u.Name, u.Metadata))
 }
 
 // Update changes a user. Suspending it ends its sessions; a new e-mail address is not verified.
@@ -301,7 +301,7 @@ func (s *Service) checkAndHash(ctx context.Context, u User, password string) (st
 	if u.Status == Deleted {
 		return "", ErrDeleted
 	}
-	if err := invalid(checkPassword(password, u.Email, u.Name)); err != nil {
+	if err := errs.Violated(checkPassword(password, u.Email, u.Name)); err != nil {
 		return "", err
 	}
 	return s.hasher.hash(ctx, password)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/strata-accounts/strata/platform/errs"
 )
 
 // MailedToken is a token for the application to mail: Strata sends no mail itself.
@@ -100,7 +102,7 @@ func (s *Service) ConfirmEmail(ctx context.Context, token string) (User, error) 
 // ResetPassword takes back a reset token, sets the password and ends all of the user's sessions.
 // Errors: ErrTokenInvalid, errs.ErrInvalid, errs.ErrBusy.
 func (s *Service) ResetPassword(ctx context.Context, token, password string) error {
-	if err := invalid(checkPassword(password)); err != nil {
+	if err := errs.Violated(checkPassword(password)); err != nil {
 		return err
 	}
 	hash, err := s.hasher.hash(ctx, password) // before the transaction: a connection must not wait for a hash

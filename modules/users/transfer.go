@@ -30,7 +30,7 @@ func (s *Service) checkLine(l *ImportLine) error {
 			Message: "Must be an argon2id, bcrypt, scrypt or PBKDF2 hash of bounded cost.",
 		})
 	}
-	return invalid(fields)
+	return errs.Violated(fields)
 }
 
 // ImportResult is what became of a line: an error of it alone, or the id under which its e-mail address is known now.

@@ -125,7 +125,7 @@ func (n *NewUser) Validate() error {
 	if n.Password != nil {
 		fields = append(fields, checkPassword(*n.Password, n.Email, n.Name)...)
 	}
-	return invalid(fields)
+	return errs.Violated(fields)
 }
 
 func validate(email, name string, metadata json.RawMessage) []errs.Field {
@@ -167,13 +167,6 @@ func checkMetadata(metadata json.RawMessage) *errs.Field {
 		return &errs.Field{Pointer: "/metadata", Code: "type", Message: "Must be a JSON object, its numbers such as fit a double."}
 	}
 	return nil
-}
-
-func invalid(fields []errs.Field) error {
-	if len(fields) == 0 {
-		return nil
-	}
-	return errs.ErrInvalid.With(fields...)
 }
 
 // Filter selects a page of users, newest first.

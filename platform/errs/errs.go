@@ -47,7 +47,7 @@ func (k Kind) String() string {
 // Field is one violation in a request, located by a JSON pointer (RFC 6901) into the body, or by the name of a
 // parameter. It never carries the rejected value.
 type Field struct {
-	Pointer string // "/email"; empty where Parameter is set
+	Pointer string // "/email"; empty where Param is set
 	Param   string // "limit"; empty where Pointer is set
 	Code    string // "required", "too_long", …
 	Message string
@@ -97,6 +97,14 @@ func (e *Error) With(fields ...Field) *Error {
 	c := *e
 	c.Fields = fields
 	return &c
+}
+
+// Violated returns ErrInvalid with these violations, or nil where there are none.
+func Violated(fields []Field) error {
+	if len(fields) == 0 {
+		return nil
+	}
+	return ErrInvalid.With(fields...)
 }
 
 // After returns a copy of e that asks the caller to wait for d.

@@ -87,10 +87,7 @@ func (r *request) check(in any) error {
 			fields = joinFields(fields, e.Fields)
 		}
 	}
-	if len(fields) > 0 {
-		return errs.ErrInvalid.With(fields...)
-	}
-	return nil
+	return errs.Violated(fields)
 }
 
 // joinFields appends the violations of b for members that a has none for.

@@ -192,8 +192,8 @@ func decodeStrict(data []byte, types huma.Registry, schema *huma.Schema, v any) 
 	if err != nil {
 		return err
 	}
-	if len(fields) > 0 {
-		return errs.ErrInvalid.With(fields...)
+	if err := errs.Violated(fields); err != nil {
+		return err
 	}
 	if err := decodeJSON(data, v); err != nil {
 		return errs.ErrInvalid.With(fieldOf(err.Error(), ""))
