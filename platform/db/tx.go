@@ -87,8 +87,21 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 		}
 		return err
 	}
-	if check, ok := ctx.Value(commitKey{}).(func(context.Context) error); ok && !o.readOnly {
-		if err := check(inside); err != nil {
+	if err := t.commit(inside, o.readOnly); err != nil {
+		return err
+	}
+	committed = true
+	p.release() // what follows may wait for other instances, not for this connection
+	for _, f := range t.afterCommit {
+		f(outside)
+	}
+	return nil
+}
+
+// commit ends the transaction that ctx carries, after what WithCommit has added to it.
+func (t *tx) commit(ctx context.Context, readOnly bool) error {
+	if last, ok := ctx.Value(commitKey{}).(func(context.Context) error); ok && !readOnly {
+		if err := last(ctx); err != nil {
 			return err
 		}
 	}
@@ -97,21 +110,17 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 			return err
 		}
 	}
-	if err := t.sql.Commit(); err != nil {
-		switch cause := txCtx.Err(); {
-		case errors.Is(cause, context.DeadlineExceeded):
-			return errs.ErrTimeout.Wrap(err)
-		case cause != nil && errors.Is(err, sql.ErrTxDone): // database/sql has rolled back, since the caller has gone
-			return errs.ErrCanceled.Wrap(err)
-		}
-		return Translate(fmt.Errorf("commit: %w", err), nil)
+	err := t.sql.Commit()
+	if err == nil {
+		return nil
 	}
-	committed = true
-	p.release() // what follows may wait for other instances, not for this connection
-	for _, f := range t.afterCommit {
-		f(outside)
+	switch cause := ctx.Err(); {
+	case errors.Is(cause, context.DeadlineExceeded):
+		return errs.ErrTimeout.Wrap(err)
+	case cause != nil && errors.Is(err, sql.ErrTxDone): // database/sql has rolled back, since the caller has gone
+		return errs.ErrCanceled.Wrap(err)
 	}
-	return nil
+	return Translate(fmt.Errorf("commit: %w", err), nil)
 }
 
 type commitKey struct{}
