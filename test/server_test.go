@@ -46,7 +46,7 @@ type deployment struct {
 func deploy(t *testing.T, settings ...string) *deployment {
 	t.Helper()
 	d := &deployment{t: t, env: append(servertest.Environment(),
-		"DATABASE_URL="+dbtest.URL(t), "STRATA_STATE_DIR="+t.TempDir(), "STRATA_ROOT_KEY="+rootKey,
+		"DATABASE_URL="+dbtest.URL(t), "STRATA_STATE_DIR="+filepath.Join(t.TempDir(), "new"), "STRATA_ROOT_KEY="+rootKey,
 		"STRATA_LOG__LEVEL=debug", "STRATA_LOG__FORMAT=json",
 		"STRATA_LIMITS__SIGN_IN=1000000/1s", "STRATA_LIMITS__CONFIRM=1000000/1s", "STRATA_SESSIONS__ACCOUNT_LIMIT=1000000/1s",
 		"STRATA_DATABASE__ACQUIRE_TIMEOUT=30s", "STRATA_USERS__HASH_WAIT=1m", "STRATA_USERS__HASH_NICENESS=0", // the machine may be busy

@@ -33,6 +33,9 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, out io.Writer) (e
 	spaceCollections()
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	if err := makeStateDir(cfg); err != nil {
+		return err
+	}
 	key, err := firstKey(cfg)
 	if err != nil {
 		return err
@@ -306,9 +309,12 @@ type generatedKey struct {
 // keyName is the file in the state directory that keeps the generated key.
 const keyName = "root.key"
 
+// hasKeys reports whether API keys are configured.
+func hasKeys(cfg *config) bool { return cfg.Server.RootKey != "" || len(cfg.Server.Keys) > 0 }
+
 // firstKey generates the first API key where none is configured, once, and finds it again at later starts.
 func firstKey(cfg *config) (generatedKey, error) {
-	if cfg.Server.RootKey != "" || len(cfg.Server.Keys) > 0 {
+	if hasKeys(cfg) {
 		return generatedKey{}, nil
 	}
 	path := filepath.Join(cfg.StateDir, keyName)
@@ -323,12 +329,37 @@ func firstKey(cfg *config) (generatedKey, error) {
 	bits := make([]byte, 32)
 	_, _ = rand.Read(bits) // never fails (crypto/rand)
 	key := "sk_" + base64.RawURLEncoding.EncodeToString(bits)
-	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil { // PostgreSQL's own user must be able to pass
-		return generatedKey{}, fmt.Errorf("state_dir: %w", err)
-	}
-	if err := os.WriteFile(path, []byte(key+"\n"), 0o600); err != nil {
+	switch err := keepKey(path, key); {
+	case errors.Is(err, fs.ErrExist):
+		return firstKey(cfg) // another instance was faster
+	case err != nil:
 		return generatedKey{}, fmt.Errorf("state_dir: the key cannot be kept: %w", err)
 	}
 	cfg.Server.RootKey = key
 	return generatedKey{key: key, path: path}, nil
+}
+
+// keepKey writes a key where none is, all at once: others find all of it or nothing.
+func keepKey(path, key string) error {
+	draft, err := os.CreateTemp(filepath.Dir(path), keyName+".*") // 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(draft.Name())
+	_, err = draft.WriteString(key + "\n")
+	if err = errors.Join(err, draft.Sync(), draft.Close()); err != nil {
+		return err
+	}
+	return os.Link(draft.Name(), path) // unlike rename, never replaces
+}
+
+// makeStateDir makes the directory for the keys that are generated. In production it must be there (see config.complete).
+func makeStateDir(cfg *config) error {
+	if cfg.production() || cfg.Modules.Keys.SigningKey != "" && hasKeys(cfg) {
+		return nil
+	}
+	if err := os.MkdirAll(cfg.StateDir, 0o755); err != nil { // PostgreSQL's own user must be able to pass
+		return fmt.Errorf("state_dir: %w", err)
+	}
+	return nil
 }
