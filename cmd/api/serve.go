@@ -220,6 +220,12 @@ func openAPI() ([]byte, error) {
 	return s.API().OpenAPI()
 }
 
+// lastLine is the end of what the driver says of a connection: the attempt that was its last, and what came of it.
+func lastLine(err error) string {
+	lines := strings.Split(err.Error(), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
+
 // startPostgres starts the local PostgreSQL where no other is configured, and ends the server where that cannot be kept running.
 func startPostgres(ctx context.Context, cfg *config, log *slog.Logger, fail context.CancelCauseFunc) error {
 	cfg.stopPostgres = func() error { return nil }
@@ -288,7 +294,7 @@ func openRunning(ctx context.Context, cfg *config) *db.DB {
 func openMigrated(ctx context.Context, cfg *config, log *slog.Logger) (*db.DB, error) {
 	d, err := db.Open(ctx, cfg.Database)
 	if err != nil {
-		return nil, fmt.Errorf("database.url (DATABASE_URL): no PostgreSQL answers there: %s", firstLine(err))
+		return nil, fmt.Errorf("database.url (DATABASE_URL): PostgreSQL cannot be used: %s", lastLine(err))
 	}
 	err = db.Migrate(ctx, d, log, migrations()...)
 	if err == nil {

@@ -1,9 +1,14 @@
 package main
 
 import (
+	"log/slog"
+	"net/url"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+
+	"github.com/strata-accounts/strata/platform/db/dbtest"
 )
 
 // TestFirstKey starts instances at the same moment on one new state directory: all take the key that is kept there, and
@@ -37,5 +42,27 @@ func TestFirstKey(t *testing.T) {
 	}
 	if times != 1 {
 		t.Errorf("the key is shown %d times", times)
+	}
+}
+
+// TestUnusableDatabase wants the reason on the one line that an operator sees.
+func TestUnusableDatabase(t *testing.T) {
+	u, err := url.Parse(dbtest.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.Path = "/missing"
+	for at, reason := range map[string]string{
+		u.String():                               `database "missing" does not exist`,
+		"postgres://u:s3cret@127.0.0.1:1/strata": "connection refused",
+	} {
+		cfg, err := loadConfig([]string{"DATABASE_URL=" + at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = openMigrated(t.Context(), cfg, slog.New(slog.DiscardHandler))
+		if err == nil || !strings.Contains(err.Error(), reason) || strings.ContainsAny(err.Error(), "\n\t") {
+			t.Errorf("%v; want %s, on one line", err, reason)
+		}
 	}
 }
