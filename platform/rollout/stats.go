@@ -50,11 +50,11 @@ type operation struct {
 	latency [latencyBuckets]atomic.Uint64
 }
 
-// observe counts one call.
+// observe counts one call. That PostgreSQL was away is not held against the path: a restart would move every module back.
 func (o *operation) observe(took time.Duration, err error) {
 	o.latency[latencyBucket(took)].Add(1)
 	o.total.Add(int64(took))
-	if failed(err) {
+	if failed(err) && errs.From(err).Code != errs.ErrUnavailable.Code {
 		o.errors.Add(1)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"reflect"
 	"testing"
 	"time"
@@ -61,6 +62,20 @@ func TestAnswersAreNoFailures(t *testing.T) {
 		if got := failed(tt.err); got != tt.want {
 			t.Errorf("%v: %v, want %v", tt.err, got, tt.want)
 		}
+	}
+}
+
+// TestOutageIsNoPathsFailure restarts PostgreSQL under the path that answers for all keys: the guard must not move back.
+func TestOutageIsNoPathsFailure(t *testing.T) {
+	c := newCounters(nil)
+	for range guardCalls {
+		c.reads[cached].observe(time.Millisecond, fmt.Errorf("users: %w", errs.ErrUnavailable.Wrap(io.ErrUnexpectedEOF)))
+	}
+	row := stageRow{Setting: Setting{Cached, Whole}}
+	w := watch{}
+	w.judge(time.Now(), Spec{}, row, fleet{})
+	if reason := w.judge(time.Now(), Spec{}, row, fleet{tally: c.tally()}); reason != "" {
+		t.Errorf("the guard moves back: %s", reason)
 	}
 }
 
