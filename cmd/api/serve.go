@@ -327,6 +327,9 @@ func firstKey(cfg *config) (generatedKey, error) {
 	stored, err := os.ReadFile(path)
 	if err == nil {
 		cfg.Server.RootKey = strings.TrimSpace(string(stored))
+		if len(cfg.Server.RootKey) < web.MinRootKey { // nobody could call such a server
+			return generatedKey{}, fmt.Errorf("state_dir: %s holds no key; remove it, and another is generated", path)
+		}
 		return generatedKey{path: path}, nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {

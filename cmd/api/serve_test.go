@@ -3,6 +3,7 @@ package main
 import (
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -42,6 +43,17 @@ func TestFirstKey(t *testing.T) {
 	}
 	if times != 1 {
 		t.Errorf("the key is shown %d times", times)
+	}
+}
+
+// TestEmptyKeyFile wants no server that nobody can call.
+func TestEmptyKeyFile(t *testing.T) {
+	cfg := config{StateDir: t.TempDir()}
+	if err := os.WriteFile(filepath.Join(cfg.StateDir, keyName), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if key, err := firstKey(&cfg); err == nil {
+		t.Errorf("no error; %+v", key)
 	}
 }
 
