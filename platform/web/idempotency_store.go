@@ -3,7 +3,6 @@ package web
 import (
 	"context"
 	"embed"
-	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -82,10 +81,11 @@ func (s *Server) mark(ctx context.Context, id []byte, lease uuid.UUID) error {
 	if err != nil {
 		return db.Translate(err, nil)
 	}
-	if n, err := res.RowsAffected(); err != nil || n == 0 {
-		return errors.Join(ErrIdempotencyInFlight, err)
+	n, err := res.RowsAffected()
+	if err == nil && n == 0 {
+		return ErrIdempotencyInFlight
 	}
-	return nil
+	return err
 }
 
 // release ends a lease. The request may be tried again, unless keepDone is set and it has done something.
