@@ -67,6 +67,7 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger, out io.Writer) (e
 	}
 	jobs, stopJobs := a.run(context.WithoutCancel(ctx), log)
 	announce(out, cfg, a.server, key)
+	addProcessor()
 	err = listening.Serve(ctx)
 	log.Info("drained; stopping")
 	stopJobs() // after the last request: what requests left to them is done now

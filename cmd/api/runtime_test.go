@@ -8,7 +8,7 @@ import (
 )
 
 func TestGCPercent(t *testing.T) {
-	for inUse, want := range map[uint64]int{0: 100, 1: 3200, 8 << 20: 400, 32 << 20: 100, 48 << 20: 66, 1 << 30: 50} {
+	for inUse, want := range map[uint64]int{0: 100, 1: 7999, 8 << 20: 900, 40 << 20: 100, 50 << 20: 60, 1 << 30: 50} {
 		if got := gcPercent(inUse); got != want {
 			t.Errorf("with %d bytes in use: %d, want %d", inUse, got, want)
 		}
@@ -28,5 +28,21 @@ func TestCollectionsStaySpaced(t *testing.T) {
 			}
 			runtime.GC()
 		}
+	}
+}
+
+// TestAddProcessor: one more than the cores, however often a server is started, unless the operator says how many.
+func TestAddProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cores))
+	t.Setenv("GOMAXPROCS", "7")
+	addProcessor()
+	if got := runtime.GOMAXPROCS(0); got != cores {
+		t.Errorf("%d threads for %d cores, against the operator's wish", got, cores)
+	}
+	t.Setenv("GOMAXPROCS", "")
+	addProcessor()
+	addProcessor()
+	if got := runtime.GOMAXPROCS(0); got != cores+1 {
+		t.Errorf("%d threads for %d cores", got, cores)
 	}
 }
