@@ -136,14 +136,18 @@ func CheckRedisURL(rawURL string) error {
 }
 
 // newClient makes a client whose calls end with their context, and after controlTimeout at the latest. go-redis by itself
-// waits for seconds, and dials five times. conns is the size of the pool; 0 means go-redis' own choice.
+// waits for seconds, dials five times, and keeps 64 or 256 KiB for each connection. conns is the size of the pool; 0 means go-redis' own choice.
 func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, 0, errURL
 	}
 	query := u.Query()
-	const most = controlTimeout
+	const (
+		most     = controlTimeout
+		buffer   = 4 << 10  // of a connection, each way: a value and a script's arguments are some hundred bytes
+		gathered = 32 << 10 // of one that carries whole batches
+	)
 	switch {
 	case query.Has("master_name"):
 		o, err := redis.ParseFailoverURL(rawURL)
@@ -155,6 +159,7 @@ func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
 		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
 		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries, o.PoolSize = true, 1, 1, conns
+		o.ReadBufferSize, o.WriteBufferSize, o.PipelineReadBufferSize, o.PipelineWriteBufferSize = buffer, buffer, gathered, gathered
 		return redis.NewFailoverClient(o), 1, nil
 	case query.Has("addr") || query.Get("cluster") == "true":
 		query.Del("cluster")
@@ -168,6 +173,7 @@ func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
 		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
 		o.ContextTimeoutEnabled, o.MaxRetries, o.PoolSize = true, 1, conns
+		o.ReadBufferSize, o.WriteBufferSize, o.PipelineReadBufferSize, o.PipelineWriteBufferSize = buffer, buffer, gathered, gathered
 		return redis.NewClusterClient(o), clusterGroups, nil
 	default:
 		o, err := redis.ParseURL(rawURL)
@@ -176,6 +182,7 @@ func newClient(rawURL string, conns int) (redis.UniversalClient, int, error) {
 		}
 		o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = most, most, most, most
 		o.ContextTimeoutEnabled, o.DialerRetries, o.MaxRetries, o.PoolSize = true, 1, 1, conns
+		o.ReadBufferSize, o.WriteBufferSize, o.PipelineReadBufferSize, o.PipelineWriteBufferSize = buffer, buffer, gathered, gathered
 		return redis.NewClient(o), 1, nil
 	}
 }
