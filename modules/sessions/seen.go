@@ -34,8 +34,7 @@ func newSeenLog(repo Repository, p SeenPolicy) *seenLog {
 }
 
 // note says that a session is used now. Urgent is one whose idle life is about to end: it is written at once.
-func (l *seenLog) note(id uuid.UUID, urgent bool) {
-	now := time.Now()
+func (l *seenLog) note(id uuid.UUID, now time.Time, urgent bool) {
 	l.mu.RLock()
 	at, known := l.noted[id]
 	l.mu.RUnlock()

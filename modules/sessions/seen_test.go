@@ -86,8 +86,8 @@ func TestSeenLog(t *testing.T) {
 	for range seenBatch + 5 {
 		id := ids.New()
 		want[id] = true
-		l.note(id, false)
-		l.note(id, false)
+		l.note(id, time.Now(), false)
+		l.note(id, time.Now(), false)
 	}
 	wantError(t, "flush without a database", l.flush(t.Context()), errs.ErrUnavailable)
 	repo.fail = nil
@@ -108,7 +108,7 @@ func TestSeenLog(t *testing.T) {
 
 func TestSeenLogForgets(t *testing.T) {
 	l := newSeenLog(&flaky{}, SeenPolicy{Idle: day, Interval: time.Nanosecond})
-	l.note(ids.New(), false)
+	l.note(ids.New(), time.Now(), false)
 	time.Sleep(time.Millisecond)
 	wantError(t, "flush", l.flush(t.Context()), nil)
 	if len(l.noted) != 0 || len(l.unsent) != 0 {

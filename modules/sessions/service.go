@@ -128,7 +128,8 @@ func (s *Service) Verify(ctx context.Context, token string) (*Verified, error) {
 	if !active {
 		return nil, ErrTokenInvalid
 	}
-	s.seen.note(session.ID, time.Until(session.IdleExpiresAt) < 2*s.cfg.FlushInterval)
+	now := time.Now()
+	s.seen.note(session.ID, now, session.IdleExpiresAt.Sub(now) < 2*s.cfg.FlushInterval)
 	return &Verified{Session: session, User: user}, nil
 }
 

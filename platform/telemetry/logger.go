@@ -93,6 +93,16 @@ func (h handler) WithGroup(name string) slog.Handler {
 	return h
 }
 
+// Vetted returns the handler for records that are known to hold nothing to redact and to need no context, such as the
+// access log's: looking at their names is a sixth of what such a line takes. What h has been given by WithAttrs is
+// redacted as ever.
+func Vetted(h slog.Handler) slog.Handler {
+	if own, ok := h.(handler); ok {
+		return own.Handler
+	}
+	return h
+}
+
 func (h handler) redacted(r slog.Record) slog.Record {
 	out := slog.NewRecord(r.Time, r.Level, r.Message, r.PC)
 	r.Attrs(func(a slog.Attr) bool {

@@ -115,6 +115,23 @@ func TestLoggerAddsContextAttributes(t *testing.T) {
 	}
 }
 
+// TestVettedStillRedactsWhatItWasGiven: a line of the access log is not looked at, what all such lines share is.
+func TestVettedStillRedactsWhatItWasGiven(t *testing.T) {
+	var out bytes.Buffer
+	log, err := telemetry.NewLogger("json", "info", &out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vetted := slog.New(telemetry.Vetted(log.With("email", "ada@example.com").Handler()))
+	vetted.Info("request", "status", 200)
+	if got := out.String(); strings.Contains(got, "ada@") || !strings.Contains(got, `"status":200`) {
+		t.Errorf("log is %q, want the status, and no address", got)
+	}
+	if other := slog.DiscardHandler; telemetry.Vetted(other) != other {
+		t.Error("another handler has changed")
+	}
+}
+
 func TestNewLoggerRefusesUnknownSettings(t *testing.T) {
 	for _, c := range [][2]string{{"xml", "info"}, {"json", "loud"}} {
 		if _, err := telemetry.NewLogger(c[0], c[1], &bytes.Buffer{}); err == nil {

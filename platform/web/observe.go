@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/telemetry"
 )
 
 // observe is the outermost middleware: it attaches the request, turns panics into problems, and writes the access log
@@ -102,8 +103,8 @@ func (s *Server) record(c *gin.Context, req *request, api *API, took time.Durati
 	if !s.log.Enabled(req, level) {
 		return
 	}
-	// Logger.LogAttrs would look up the time again, and the line of this code; and the context would add its attributes to
-	// a record that is full: of these five, which is what a record holds without an allocation.
+	// Logger.LogAttrs would look up the time again, and the line of this code. A record holds five attributes without an
+	// allocation.
 	line := slog.NewRecord(req.began.Add(took), level, "request", 0)
 	line.AddAttrs(
 		slog.Duration("duration", took),
@@ -127,9 +128,9 @@ type outcome struct {
 func (s *Server) outcomeOf(method, route string, status int) outcome {
 	return outcome{
 		took: s.metrics.of(method, route, status),
-		log: s.log.Handler().WithAttrs([]slog.Attr{
+		log: telemetry.Vetted(s.log.Handler().WithAttrs([]slog.Attr{
 			slog.String("method", method), slog.String("route", route), slog.Int("status", status),
-		}),
+		})),
 	}
 }
 
