@@ -12,7 +12,8 @@ var cores = runtime.GOMAXPROCS(0)
 
 // addProcessor lets one more thread run than there are cores. Whenever the kernel gives a core to somebody else, such as
 // PostgreSQL, the goroutines that wait for the thread which ran there wait on, while the core that becomes free next has
-// nothing to do. It leaves alone what the operator has set with GOMAXPROCS. Whatever sizes itself by the cores comes first.
+// nothing to do. It leaves alone what the operator has set with GOMAXPROCS. Whatever sizes itself by the cores comes first; limits that
+// a container is given later on are not followed any more.
 func addProcessor() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(cores + 1)
