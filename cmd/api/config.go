@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/strata-accounts/strata/configs"
+	"github.com/strata-accounts/strata/modules/users"
 	"github.com/strata-accounts/strata/platform/cache"
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/db/embedded"
@@ -44,10 +44,10 @@ type config struct {
 	Stages   map[string]rollout.Stage // by module: where it starts
 	Percents map[string]float64
 
-	shown        []shown                            // what `config print` shows
-	stopPostgres func() error                       // set by startPostgres
-	traces       trace.TracerProvider               // set by startTracing
-	hashing      func() (io.ReadWriteCloser, error) // starts a process for it; nil but in a server
+	shown        []shown              // what `config print` shows
+	stopPostgres func() error         // set by startPostgres
+	traces       trace.TracerProvider // set by startTracing
+	hashing      []users.Start        // empty but in a server
 }
 
 // production reports whether nothing may be generated or installed.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -17,18 +18,36 @@ import (
 const hashingName = "hash-passwords"
 
 func hashingCommand() *cobra.Command {
-	return &cobra.Command{
+	var idle bool
+	cmd := &cobra.Command{
 		Use: hashingName, Short: "Hash passwords for the server that has started this process", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(*cobra.Command, []string) error {
+			if idle {
+				if err := childproc.Idle(); err != nil {
+					return fmt.Errorf("hash when nothing else is to do: %w", err)
+				}
+			}
 			return users.ServeHashing(pipes{os.Stdin, os.Stdout})
 		},
 	}
+	cmd.Flags().BoolVar(&idle, "idle", false, "run only where a core has nothing else to do")
+	return cmd
+}
+
+// hashingProcesses start those that hash passwords: one that gets only what time is left over, where the system knows such
+// a thing, and one of this niceness for when there is none. At niceness 0, hashing is as urgent as anything else.
+func hashingProcesses(niceness int) []users.Start {
+	urgent := func() (io.ReadWriteCloser, error) { return startHashing(niceness, hashingName) }
+	if niceness == 0 || runtime.GOOS != "linux" {
+		return []users.Start{urgent}
+	}
+	return []users.Start{func() (io.ReadWriteCloser, error) { return startHashing(niceness, hashingName, "--idle") }, urgent}
 }
 
 // startHashing starts this program once more, to hash passwords, and returns its output and input. The process gets no
 // environment, and ends when its input does, which is when this process ends at the latest.
-func startHashing(niceness int) (io.ReadWriteCloser, error) {
-	cmd := exec.Command(self(), hashingName) //nolint:noctx // ends with its input
+func startHashing(niceness int, arguments ...string) (io.ReadWriteCloser, error) {
+	cmd := exec.Command(self(), arguments...) //nolint:noctx // ends with its input
 	cmd.Env, cmd.Stderr = []string{}, os.Stderr
 	in, ierr := cmd.StdinPipe()
 	out, oerr := cmd.StdoutPipe()

@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -82,7 +81,7 @@ func runServe(cmd *cobra.Command, _ []string) error {
 	if err != nil {
 		return err
 	}
-	cfg.hashing = func() (io.ReadWriteCloser, error) { return startHashing(cfg.Modules.HashNiceness) }
+	cfg.hashing = hashingProcesses(cfg.Modules.HashNiceness)
 	return serve(cmd.Context(), cfg, log, cmd.OutOrStdout())
 }
 

@@ -23,17 +23,29 @@ type hasher struct {
 	*scheme
 	slots chan struct{}
 	wait  time.Duration
-	apart apart
+	apart []*apart // in the order in which they are asked
 	log   *slog.Logger
 }
 
+// Start starts a process that runs ServeHashing, and returns its output and input.
+type Start func() (io.ReadWriteCloser, error)
+
 // newHasher returns a hasher that works on n passwords at a time, n <= 0 meaning one fewer than the cores, and at least
-// one. A call waits its turn for so long at most. Start may be nil: it starts a process that runs ServeHashing.
-func newHasher(n int, wait time.Duration, start func() (io.ReadWriteCloser, error), log *slog.Logger) *hasher {
+// one. A call waits its turn for so long at most. Of the processes, all but the last are left alone for a while when they
+// have had no time for a job.
+func newHasher(n int, wait time.Duration, processes []Start, log *slog.Logger) *hasher {
 	if n <= 0 {
 		n = max(1, runtime.GOMAXPROCS(0)-1)
 	}
-	return &hasher{scheme: newScheme(), slots: make(chan struct{}, n), wait: wait, apart: apart{start: start, patience: hashPatience}, log: log}
+	h := &hasher{scheme: newScheme(), slots: make(chan struct{}, n), wait: wait, log: log}
+	for i, start := range processes {
+		a := &apart{start: start, patience: hashPatience}
+		if i < len(processes)-1 {
+			a.patience, a.rest = idlePatience, idleRest
+		}
+		h.apart = append(h.apart, a)
+	}
+	return h
 }
 
 // hash returns the PHC string of a password. Errors: errs.ErrBusy, errs.ErrCanceled.
@@ -63,11 +75,13 @@ func (h *hasher) do(ctx context.Context, j Job) (r Result, err error) {
 		return Result{}, err
 	}
 	defer h.release()
-	if h.apart.start != nil {
-		if err = h.apart.work(j, &r); err == nil {
+	for _, a := range h.apart {
+		if err = a.work(j, &r); err == nil {
 			return r, nil
 		}
-		h.log.WarnContext(ctx, "the process that hashes passwords failed; hashing in the server's", "error", err)
+		if !errors.Is(err, errResting) {
+			h.log.WarnContext(ctx, "a process that hashes passwords failed, or had no time; going on without it", "error", err)
+		}
 	}
 	return r, h.Work(j, &r)
 }
@@ -87,21 +101,28 @@ func (h *hasher) acquire(ctx context.Context) error {
 
 func (h *hasher) release() { <-h.slots }
 
-// apart is the process that hashes, started when it is first needed, and again when it has failed.
+// apart is a process that hashes, started when it is first needed, and again when it has failed.
 type apart struct {
-	start    func() (io.ReadWriteCloser, error)
+	start    Start
 	patience time.Duration
+	rest     time.Duration // after a failure
 
 	mu     sync.Mutex
 	client *rpc.Client
+	until  time.Time // of its rest
 }
 
 const (
-	jobs         = "Jobs"          // the name of the one service in the process
-	hashPatience = 5 * time.Second // with the process: many times what the dearest hash takes
+	jobs         = "Jobs"                 // the name of the one service in the process
+	hashPatience = 5 * time.Second        // with a process: many times what the dearest hash takes
+	idlePatience = 250 * time.Millisecond // with one that gets only what time is left over: ten times what a hash of ours takes
+	idleRest     = time.Minute            // of such a one, when there was none
 )
 
-var errSilent = errors.New("no answer")
+var (
+	errSilent  = errors.New("no answer")
+	errResting = errors.New("is left alone for a while")
+)
 
 // work has a job done there. Whatever fails, the next job gets another process.
 func (a *apart) work(j Job, r *Result) error {
@@ -124,7 +145,7 @@ func (a *apart) work(j Job, r *Result) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.client == client {
-		a.client = nil
+		a.client, a.until = nil, time.Now().Add(a.rest)
 	}
 	return errors.Join(err, client.Close())
 }
@@ -132,6 +153,9 @@ func (a *apart) work(j Job, r *Result) error {
 func (a *apart) open() (*rpc.Client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if time.Now().Before(a.until) {
+		return nil, errResting
+	}
 	if a.client == nil {
 		conn, err := a.start()
 		if err != nil {

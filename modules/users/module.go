@@ -3,7 +3,6 @@ package users
 import (
 	"context"
 	"embed"
-	"io"
 	"log/slog"
 	"time"
 
@@ -53,8 +52,9 @@ type Deps struct {
 	Log        *slog.Logger
 	Config     Config
 
-	// Hashing starts a process that runs ServeHashing, and returns its input and output. Nil: passwords are hashed here.
-	Hashing func() (io.ReadWriteCloser, error)
+	// Hashing starts processes that hash passwords, the preferred one first: all but the last may be short of time. Empty:
+	// passwords are hashed here.
+	Hashing []Start
 }
 
 // Module is the users module: its rules, for the other modules' adapters, and its routes.

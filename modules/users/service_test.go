@@ -242,12 +242,12 @@ func TestHasherIsBounded(t *testing.T) {
 // TestHasherWorksApart cuts the connection to what hashes for it: the caller does not notice, and another one is started.
 func TestHasherWorksApart(t *testing.T) {
 	var conns []net.Conn
-	h := newHasher(2, time.Minute, func() (io.ReadWriteCloser, error) {
+	h := newHasher(2, time.Minute, []Start{func() (io.ReadWriteCloser, error) {
 		here, there := net.Pipe()
 		conns = append(conns, there)
 		go func() { _ = ServeHashing(there) }()
 		return here, nil
-	}, slog.New(slog.DiscardHandler))
+	}}, slog.New(slog.DiscardHandler))
 	for started, cut := range []bool{false, false, true, false} {
 		if cut {
 			_ = conns[0].Close()
@@ -267,18 +267,33 @@ func TestHasherWorksApart(t *testing.T) {
 	}
 }
 
-// TestHasherDoesNotWaitForASilentProcess has it work with one that takes jobs and never answers.
+// TestHasherDoesNotWaitForASilentProcess has it work with processes that take jobs and never answer. The one that may be
+// short of time is left alone then; the other is tried again.
 func TestHasherDoesNotWaitForASilentProcess(t *testing.T) {
-	h := newHasher(1, time.Minute, func() (io.ReadWriteCloser, error) {
-		here, there := net.Pipe()
-		go func() { _, _ = io.Copy(io.Discard, there) }()
-		return here, nil
-	}, slog.New(slog.DiscardHandler))
-	h.apart.patience = time.Millisecond
-	hash, err := h.hash(t.Context(), good)
-	if err != nil || outdated(hash) || h.apart.client != nil {
-		t.Errorf("hash %q, %v; the process is kept: %t", hash, err, h.apart.client != nil)
+	started := make([]int, 2)
+	silent := func(i int) Start {
+		return func() (io.ReadWriteCloser, error) {
+			started[i]++
+			here, there := net.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, there) }()
+			return here, nil
+		}
 	}
+	h := newHasher(1, time.Minute, []Start{silent(0), silent(1)}, slog.New(slog.DiscardHandler))
+	hashes := func(want ...int) {
+		t.Helper()
+		for _, a := range h.apart {
+			a.patience = time.Millisecond
+		}
+		hash, err := h.hash(t.Context(), good)
+		if err != nil || outdated(hash) || !slices.Equal(started, want) {
+			t.Errorf("hash %q, %v; %v processes were started, want %v", hash, err, started, want)
+		}
+	}
+	hashes(1, 1)
+	hashes(1, 2)
+	h.apart[0].until = time.Now()
+	hashes(2, 3)
 }
 
 func TestLifeOfAnAccount(t *testing.T) {
