@@ -40,13 +40,24 @@ type sessionRow struct {
 func (sessionRow) TableName() string { return "sessions" }
 
 type failuresRow struct {
-	Key        Hash `gorm:"primaryKey"`
+	Key        countKey `gorm:"primaryKey"`
 	Failures   int
 	ExpiresAt  deadline `gorm:"type:timestamptz"`
 	ResetAfter float64  `gorm:"->"` // seconds until ExpiresAt; computed where it is asked for
 }
 
 func (failuresRow) TableName() string { return "sign_in_failures" }
+
+// countKey is a column that is written as the client, where an account has been signed in to from it, or else the account.
+type countKey struct {
+	Hash
+	client Hash
+}
+
+// GormValue implements gorm.Valuer.
+func (k countKey) GormValue(context.Context, *gorm.DB) clause.Expr {
+	return gorm.Expr("coalesce((SELECT key FROM sign_in_clients WHERE key = ?), ?)", k.client, k.Hash)
+}
 
 type clientRow struct {
 	Key    Hash `gorm:"primaryKey"`
@@ -197,14 +208,7 @@ func (r *PostgresRepository) DeleteExpired(ctx context.Context, limit int) (int6
 
 // CountAttempt implements Repository.
 func (r *PostgresRepository) CountAttempt(ctx context.Context, a Attempt) (Tally, error) {
-	row := failuresRow{Key: a.Account, Failures: 1, ExpiresAt: deadline{after: a.Window}}
-	var known int64
-	if err := r.db.Gorm(ctx).Model(&clientRow{}).Where("key = ?", a.Client).Count(&known).Error; err != nil {
-		return Tally{}, translate(err)
-	}
-	if known > 0 {
-		row.Key = a.Client
-	}
+	row := failuresRow{Key: countKey{a.Account, a.Client}, Failures: 1, ExpiresAt: deadline{after: a.Window}}
 	const over = "sign_in_failures.expires_at <= clock_timestamp()"
 	upsert := clause.OnConflict{
 		Columns: []clause.Column{{Name: "key"}},
@@ -214,11 +218,11 @@ func (r *PostgresRepository) CountAttempt(ctx context.Context, a Attempt) (Tally
 		}),
 	}
 	returned := clause.Returning{Columns: []clause.Column{
-		{Name: "failures"}, {Name: "extract(epoch FROM expires_at - clock_timestamp())::float8 AS reset_after", Raw: true},
+		{Name: "key"}, {Name: "failures"}, {Name: "extract(epoch FROM expires_at - clock_timestamp())::float8 AS reset_after", Raw: true},
 	}}
 	err := r.db.Gorm(ctx).Clauses(upsert, returned).Create(&row).Error
 	reset := time.Duration(row.ResetAfter * float64(time.Second))
-	return Tally{Key: row.Key, Failures: row.Failures, ResetAfter: reset}, translate(err)
+	return Tally{Key: row.Key.Hash, Failures: row.Failures, ResetAfter: reset}, translate(err)
 }
 
 // ForgiveAttempt implements Repository.
