@@ -23,11 +23,11 @@ func addProcessor() {
 // heapGoal is the size that the heap grows to before garbage is collected. By itself, Go collects when as much has been
 // allocated as is in use, which is little while the cache holds little: ten times a second under load, for a tenth of
 // the time that a session check takes. With a full cache it is much, and stays resident.
-const heapGoal = 80 << 20
+const heapGoal = 64 << 20
 
-// minGCPercent bounds the time that collecting takes where much of that is in use: half of what is in use is allocated
-// between two collections.
-const minGCPercent = 50
+// minGCPercent bounds the time that collecting takes where much of that is in use: a quarter of what is in use is
+// allocated between two collections.
+const minGCPercent = 25
 
 // spaceCollections adjusts the collector after each collection, until the process ends. It leaves alone one that the
 // operator has set with GOGC.

@@ -40,12 +40,12 @@ func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
 	r := &CacheRepository{Repository: next}
 	r.subjects = cache.For(c, subjectKind, cache.Options{Bounded: true}, r.hasOrigins)
 	r.events = cache.Rows(c, eventKind, cache.Options{Bounded: true, Same: sameEvent}, cache.ByUUID(next.ByID),
-		func(_ string, row eventRow) Event { return toEvent(row) },
+		func(_ cache.ID, row eventRow) Event { return toEvent(row) },
 	).Leads(func(e Event) string {
 		if !personal(e) {
 			return ""
 		}
-		return r.subjects.Key(e.subject())
+		return r.subjects.Key(cache.Text(e.subject()))
 	})
 	return r
 }
@@ -63,11 +63,11 @@ func sameEvent(served, stored any) bool {
 // ByID implements Reader. An event may have been cached before its subject was erased: then it has lost its origin.
 func (r *CacheRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error) {
 	ctx = cache.Together(ctx)
-	e, err := r.events.Get(ctx, id.String())
+	e, err := r.events.Get(ctx, cache.UUID(id))
 	if err != nil || !personal(e) {
 		return e, err
 	}
-	_, err = r.subjects.Get(ctx, e.subject())
+	_, err = r.subjects.Get(ctx, cache.Text(e.subject()))
 	if errors.Is(err, errErased) {
 		e.IP, e.UserAgent, err = "", "", nil
 	}
@@ -75,8 +75,8 @@ func (r *CacheRepository) ByID(ctx context.Context, id uuid.UUID) (Event, error)
 }
 
 // hasOrigins is what the cache knows of a subject. Errors: errErased.
-func (r *CacheRepository) hasOrigins(ctx context.Context, subject string) (bool, error) {
-	has, err := r.HasOrigins(ctx, subject)
+func (r *CacheRepository) hasOrigins(ctx context.Context, subject cache.ID) (bool, error) {
+	has, err := r.HasOrigins(ctx, subject.String())
 	if err == nil && !has {
 		err = errErased
 	}

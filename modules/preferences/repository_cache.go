@@ -35,19 +35,19 @@ func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
 	return &CacheRepository{
 		Repository: next,
 		values: cache.Rows(c, valuesKind, options, cache.ByUUID(next.Values),
-			func(id string, rows []versionedValue) Values { return toValues(uuid.MustParse(id), rows) }),
+			func(id cache.ID, rows []versionedValue) Values { return toValues(id.UUID(), rows) }),
 		definitions: cache.Rows(c, definitionsKind, options,
-			func(ctx context.Context, _ string) (Catalogue, error) { return next.Definitions(ctx) },
-			func(_ string, rows []definitionRow) Catalogue { return toCatalogue(rows) }),
+			func(ctx context.Context, _ cache.ID) (Catalogue, error) { return next.Definitions(ctx) },
+			func(_ cache.ID, rows []definitionRow) Catalogue { return toCatalogue(rows) }),
 	}
 }
 
 // Definitions implements Reader.
 func (r *CacheRepository) Definitions(ctx context.Context) (Catalogue, error) {
-	return r.definitions.Get(ctx, allDefinitions)
+	return r.definitions.Get(ctx, cache.Text(allDefinitions))
 }
 
 // Values implements Reader.
 func (r *CacheRepository) Values(ctx context.Context, userID uuid.UUID) (Values, error) {
-	return r.values.Get(ctx, userID.String())
+	return r.values.Get(ctx, cache.UUID(userID))
 }

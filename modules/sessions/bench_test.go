@@ -48,7 +48,7 @@ func BenchmarkVerify(b *testing.B) {
 			ctx = cache.Together(ctx)
 			found, err := sessions.ByToken(ctx, s.TokenHash)
 			if err == nil {
-				_, err = users.Get(ctx, found.UserID.String())
+				_, err = users.Get(ctx, cache.UUID(found.UserID))
 			}
 			return err
 		}

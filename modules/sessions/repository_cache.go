@@ -32,8 +32,9 @@ var _ Repository = (*CacheRepository)(nil)
 func NewCacheRepository(p *PostgresRepository, c *cache.Cache, userKey func(id uuid.UUID) string) *CacheRepository {
 	return &CacheRepository{
 		PostgresRepository: p,
-		byToken: cache.Rows(c, cacheKind, cache.Options{NotFound: ErrNotFound}, p.stored,
-			func(_ string, row sessionRow) Session { return toSession(row) },
+		byToken: cache.Rows(c, cacheKind, cache.Options{NotFound: ErrNotFound},
+			func(ctx context.Context, id cache.ID) (Session, error) { return p.stored(ctx, id.Digest()) },
+			func(_ cache.ID, row sessionRow) Session { return toSession(row) },
 		).Leads(func(s Session) string { return userKey(s.UserID) }),
 		clock: &databaseClock{db: p.db},
 	}
@@ -41,7 +42,7 @@ func NewCacheRepository(p *PostgresRepository, c *cache.Cache, userKey func(id u
 
 // ByToken implements Reader.
 func (r *CacheRepository) ByToken(ctx context.Context, tokenHash Hash) (Session, error) {
-	s, err := r.byToken.Get(ctx, tokenHash.String())
+	s, err := r.byToken.Get(ctx, cache.Digest(tokenHash))
 	if err != nil {
 		return Session{}, err
 	}

@@ -117,12 +117,8 @@ func (r *PostgresRepository) ByToken(ctx context.Context, tokenHash Hash) (Sessi
 	return toSession(row), translate(err)
 }
 
-// stored returns the session with the token of this hash in hexadecimal digits, an expired one too.
-func (r *PostgresRepository) stored(ctx context.Context, digits string) (Session, error) {
-	var tokenHash Hash
-	if err := tokenHash.UnmarshalText([]byte(digits)); err != nil {
-		return Session{}, err
-	}
+// stored returns the session with the token of this hash, an expired one too.
+func (r *PostgresRepository) stored(ctx context.Context, tokenHash Hash) (Session, error) {
 	var row sessionRow
 	err := r.db.Gorm(ctx).Take(&row, "token_hash = ?", tokenHash).Error
 	return toSession(row), translate(err)

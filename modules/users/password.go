@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/trustelem/zxcvbn"
+	"github.com/trustelem/zxcvbn/frequency"
 
 	"github.com/strata-accounts/strata/platform/errs"
 )
@@ -45,6 +46,9 @@ func checkPassword(password string, words ...string) []errs.Field {
 	}
 	return nil
 }
+
+// zxcvbn has made its dictionaries of these lists by now, and needs a megabyte and a half of them no more.
+func init() { frequency.FrequencyLists = nil }
 
 // outdated reports whether a hash should be replaced by one of ours.
 func outdated(hash string) bool { return !strings.HasPrefix(hash, ours) }

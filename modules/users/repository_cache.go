@@ -45,14 +45,14 @@ func NewCacheRepository(next Repository, c *cache.Cache) *CacheRepository {
 	return &CacheRepository{
 		Repository: next,
 		users: cache.Rows(c, cacheKind, cache.Options{NotFound: ErrNotFound}, cache.ByUUID(next.ByID),
-			func(_ string, row userRow) User { return toUser(row) }),
+			func(_ cache.ID, row userRow) User { return toUser(row) }),
 		hints: hints,
 	}
 }
 
 // ByID implements Reader.
 func (r *CacheRepository) ByID(ctx context.Context, id uuid.UUID) (User, error) {
-	return r.users.Get(ctx, id.String())
+	return r.users.Get(ctx, cache.UUID(id))
 }
 
 // ByEmail implements Reader.

@@ -74,7 +74,7 @@ func BenchmarkHitInRedis(b *testing.B) {
 	if !ok {
 		b.Fatal("not a client of one server")
 	}
-	key := i.shared.entityKey(0, name{"thing", "a"})
+	key := i.shared.entityKey(0, name{"thing", Text("a")})
 	get := func() {
 		ctx, cancel := context.WithTimeout(b.Context(), time.Second)
 		defer cancel()
@@ -97,7 +97,7 @@ func BenchmarkHitInRedis(b *testing.B) {
 	b.Run("many readers", func(b *testing.B) {
 		benchtest.Pair{Floor: storm(get), One: storm(func() { read(b.Context(), "a") })}.Run(b)
 	})
-	i.things.Leads(func(thing) string { return i.things.Key("b") })
+	i.things.Leads(func(thing) string { return i.things.Key(Text("b")) })
 	b.Run("two that lead to one another", func(b *testing.B) {
 		benchtest.Pair{Floor: get, One: func() {
 			ctx := Together(b.Context())
@@ -116,7 +116,7 @@ func BenchmarkMiss(b *testing.B) {
 	i.warm(b, "0")
 	n := 0
 	load := func(n int) {
-		if _, err := i.load(b.Context(), strconv.Itoa(n)); err != nil {
+		if _, err := i.load(b.Context(), Text(strconv.Itoa(n))); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -231,7 +231,7 @@ func BenchmarkWrite(b *testing.B) {
 	b.Run("the acknowledgements", func(b *testing.B) { // ns/op is what is waited for after the script
 		var waited []time.Duration
 		for n := 0; b.Loop(); n++ {
-			at, _, holders, err := i.shared.invalidate(b.Context(), 0, []name{{"thing", strconv.Itoa(n % 100)}}, "", i.id)
+			at, _, holders, err := i.shared.invalidate(b.Context(), 0, []name{{"thing", Text(strconv.Itoa(n % 100))}}, "", i.id)
 			if err != nil || len(holders) != 3 {
 				b.Fatal(len(holders), err)
 			}

@@ -109,16 +109,16 @@ func (i *instance) entity(options Options, load Load[thing]) *Entity[thing] {
 	if i.sql {
 		return For(i.Cache, "thing", options, load)
 	}
-	return Rows(i.Cache, "thing", options, load, func(_ string, row thing) thing { return row })
+	return Rows(i.Cache, "thing", options, load, func(_ ID, row thing) thing { return row })
 }
 
 // load reads a thing from PostgreSQL: through GORM and the plugin, or with SQL.
-func (i *instance) load(ctx context.Context, id string) (got thing, err error) {
+func (i *instance) load(ctx context.Context, id ID) (got thing, err error) {
 	if i.sql {
-		err = i.db.Querier(ctx).QueryRowContext(ctx, `SELECT id, n, poison FROM things WHERE id = $1`, id).
+		err = i.db.Querier(ctx).QueryRowContext(ctx, `SELECT id, n, poison FROM things WHERE id = $1`, id.String()).
 			Scan(&got.ID, &got.N, &got.Poison)
 	} else {
-		err = i.db.Gorm(ctx).Take(&got, "id = ?", id).Error
+		err = i.db.Gorm(ctx).Take(&got, "id = ?", id.String()).Error
 	}
 	if db.IsNoRows(err) {
 		return thing{}, errNoThing
@@ -127,13 +127,13 @@ func (i *instance) load(ctx context.Context, id string) (got thing, err error) {
 }
 
 func (i *instance) get(ctx context.Context, id string) (thing, error) {
-	return i.things.Get(ctx, id)
+	return i.things.Get(ctx, Text(id))
 }
 
 // write runs a statement on a thing as a module does, and returns once the change is acknowledged.
 func (i *instance) write(ctx context.Context, id, statement string) error {
 	return i.db.InTx(ctx, func(ctx context.Context) error {
-		if err := i.Touch(ctx, i.things.Key(id)); err != nil {
+		if err := i.Touch(ctx, i.things.Key(Text(id))); err != nil {
 			return err
 		}
 		_, err := i.db.Querier(ctx).ExecContext(ctx, statement, id)
@@ -241,7 +241,7 @@ func TestConformance(t *testing.T) {
 		t.Run("so is one outside a transaction", func(t *testing.T) {
 			i.warm(t, "a")
 			s.exec(t, `UPDATE things SET n = 50 WHERE id = 'a'`)
-			if err := i.Touch(t.Context(), i.things.Key("a")); err != nil {
+			if err := i.Touch(t.Context(), i.things.Key(Text("a"))); err != nil {
 				t.Fatal(err)
 			}
 			wantN(t, i, "a", 50)
@@ -272,7 +272,7 @@ func TestConformance(t *testing.T) {
 			i.warm(t, "b")
 			failed := errors.New("no")
 			err := s.db.InTx(t.Context(), func(ctx context.Context) error {
-				if err := i.Touch(ctx, i.things.Key("b")); err != nil {
+				if err := i.Touch(ctx, i.things.Key(Text("b"))); err != nil {
 					return err
 				}
 				if _, err := s.db.Querier(ctx).ExecContext(ctx, `UPDATE things SET n = 99 WHERE id = 'b'`); err != nil {

@@ -37,7 +37,7 @@ func (c *Cache) sample(ctx context.Context) error {
 }
 
 // sample compares one served value in the background, if no other hit was faster.
-func (e *Entity[T]) sample(id string, served T, missing bool) {
+func (e *Entity[T]) sample(id ID, served T, missing bool) {
 	if !e.checkDue.CompareAndSwap(true, false) {
 		return
 	}
@@ -54,7 +54,7 @@ func (e *Entity[T]) sample(id string, served T, missing bool) {
 }
 
 // compare counts a stale entry when memory and PostgreSQL differ, and after a while memory still says what it said.
-func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bool) {
+func (e *Entity[T]) compare(ctx context.Context, id ID, served T, missing bool) {
 	differs := func(value T, gone bool) (bool, error) {
 		stored, err := e.load(ctx, id)
 		absent := e.opts.NotFound != nil && errors.Is(err, e.opts.NotFound)
@@ -83,7 +83,7 @@ func (e *Entity[T]) compare(ctx context.Context, id string, served T, missing bo
 		e.stats.checkSame.Inc()
 	}
 	if err == nil && e.c.cfg.Checked != nil {
-		e.c.cfg.Checked(e.kind, id, different)
+		e.c.cfg.Checked(e.kind, id.String(), different)
 	}
 }
 

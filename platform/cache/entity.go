@@ -27,18 +27,11 @@ type Options struct {
 }
 
 // A Load reads an entity by its id from PostgreSQL. The context that it gets must be used for its query.
-type Load[T any] func(ctx context.Context, id string) (T, error)
+type Load[T any] func(ctx context.Context, id ID) (T, error)
 
 // ByUUID makes a Load of a read that takes the id as a UUID.
 func ByUUID[T any](read func(ctx context.Context, id uuid.UUID) (T, error)) Load[T] {
-	return func(ctx context.Context, id string) (T, error) {
-		parsed, err := uuid.Parse(id)
-		if err != nil {
-			var none T
-			return none, err
-		}
-		return read(ctx, parsed)
-	}
+	return func(ctx context.Context, id ID) (T, error) { return read(ctx, id.UUID()) }
 }
 
 // Entity reads one kind of entity. T must survive being shared: a caller changes neither the value nor what it points
@@ -52,36 +45,36 @@ type Entity[T any] struct {
 	flights flights[T]
 
 	shape   string // of what Redis holds
-	decode  func(id, packed string) (T, error)
+	decode  func(id ID, packed string) (T, error)
 	plugged bool // the load's query fills Redis, through Plugin
 
 	checkDue *atomic.Bool // the next hit is to be compared with PostgreSQL
 
 	leads func(T) string
-	led   *lru.Cache[string, name]
+	led   *lru.Cache[ID, name]
 }
 
 // For declares a kind, such as "user", of which Redis holds the members of T. The kind must be the one that the
 // table's trigger notes, and hold no colon.
 func For[T any](c *Cache, kind string, opts Options, load Load[T]) *Entity[T] {
-	return declare(c, kind, opts, load, func(_ string, value T) T { return value })
+	return declare(c, kind, opts, load, func(_ ID, value T) T { return value })
 }
 
 // Rows is For where the load is one GORM query that takes a Row, which may be a slice, and makes a T of it with from.
 // Redis then holds the members of what the query has found: Plugin stores it there.
-func Rows[T, Row any](c *Cache, kind string, opts Options, load Load[T], from func(id string, row Row) T) *Entity[T] {
+func Rows[T, Row any](c *Cache, kind string, opts Options, load Load[T], from func(id ID, row Row) T) *Entity[T] {
 	e := declare(c, kind, opts, load, from)
 	e.plugged = true
 	return e
 }
 
-func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], from func(id string, stored Stored) T) *Entity[T] {
+func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], from func(id ID, stored Stored) T) *Entity[T] {
 	if opts.Bounded {
 		c.bounded.Store(kind, true)
 	}
 	e := &Entity[T]{
 		c: c, kind: kind, opts: opts, load: load, checkDue: &atomic.Bool{}, stats: c.metrics.kind(kind), shape: shape(reflect.TypeFor[Stored]()),
-		decode: func(id, packed string) (value T, err error) {
+		decode: func(id ID, packed string) (value T, err error) {
 			var stored Stored
 			if err := unpack(packed, reflect.ValueOf(&stored)); err != nil {
 				return value, err
@@ -94,14 +87,14 @@ func declare[T, Stored any](c *Cache, kind string, opts Options, load Load[T], f
 }
 
 // Key returns the key under which Touch knows an entity.
-func (e *Entity[T]) Key(id string) string { return e.kind + ":" + id }
+func (e *Entity[T]) Key(id ID) string { return name{e.kind, id}.String() }
 
 // Get returns the entity from the nearest tier that may be believed, or else from its load. A read in a transaction, or
 // with WithBypass, is the load alone.
 //
 // Errors: the load's, Options.NotFound also from memory; errs.ErrCanceled and errs.ErrTimeout when ctx ends first. Never
 // one of Redis'.
-func (e *Entity[T]) Get(ctx context.Context, id string) (T, error) {
+func (e *Entity[T]) Get(ctx context.Context, id ID) (T, error) {
 	if e.c.bypassed(ctx) {
 		e.stats.bypassAsked.Inc()
 		return e.load(ctx, id)
@@ -123,7 +116,7 @@ func (e *Entity[T]) Get(ctx context.Context, id string) (T, error) {
 }
 
 // serve returns an in-process entry, and has it checked now and then.
-func (e *Entity[T]) serve(ctx context.Context, found entry, id string) (T, error) {
+func (e *Entity[T]) serve(ctx context.Context, found entry, id ID) (T, error) {
 	missing := found.value == nil
 	value, ok := found.value.(T)
 	if !ok && !missing {
@@ -214,7 +207,7 @@ func (e *Entity[T]) keep(n name, gen uint64, value T, missing bool, born time.Ti
 	if !missing {
 		kept.value = value
 	}
-	kept.size = sizeOf(kept.value) + int64(len(n.id))
+	kept.size = sizeOf(kept.value) + int64(len(n.id.packed))
 	if !e.c.local.put(n, gen, kept) {
 		e.stats.rejectedProcess.Inc()
 	}

@@ -193,7 +193,7 @@ func TestFollowersSurviveACancelledLeader(t *testing.T) {
 	i.warm(t, "a")
 	leader, cancel := context.WithCancel(t.Context())
 	entered := make(chan struct{}, 2)
-	things := i.entity(s.options, func(ctx context.Context, id string) (thing, error) {
+	things := i.entity(s.options, func(ctx context.Context, id ID) (thing, error) {
 		entered <- struct{}{}
 		if len(entered) == 1 {
 			<-ctx.Done()
@@ -203,13 +203,13 @@ func TestFollowersSurviveACancelledLeader(t *testing.T) {
 	})
 	led := make(chan error, 1)
 	go func() {
-		_, err := things.Get(leader, "b")
+		_, err := things.Get(leader, Text("b"))
 		led <- err
 	}()
 	until(t, "a leader", func() bool { return len(entered) == 1 })
 	followed := make(chan error, 1)
 	go func() {
-		got, err := things.Get(t.Context(), "b")
+		got, err := things.Get(t.Context(), Text("b"))
 		if err == nil && got.N != 4 {
 			err = errors.New("an empty value")
 		}
@@ -230,7 +230,7 @@ func TestALoadThatPanicsLeavesNobodyWaiting(t *testing.T) {
 	s := newSetup(t, "")
 	i := s.start(t)
 	i.warm(t, "a")
-	things := i.entity(s.options, func(context.Context, string) (thing, error) { panic("no") })
+	things := i.entity(s.options, func(context.Context, ID) (thing, error) { panic("no") })
 	for range 2 {
 		func() {
 			defer func() {
@@ -238,7 +238,7 @@ func TestALoadThatPanicsLeavesNobodyWaiting(t *testing.T) {
 					t.Error("no panic")
 				}
 			}()
-			_, _ = things.Get(t.Context(), "b")
+			_, _ = things.Get(t.Context(), Text("b"))
 		}()
 	}
 }

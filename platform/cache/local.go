@@ -2,7 +2,6 @@ package cache
 
 import (
 	"hash/maphash"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,16 +11,6 @@ const (
 	shards      = 64  // so that cores do not queue for one lock
 	generations = 256 // per shard; names that share one only lose a fill now and then
 )
-
-// A name is an entity's identity: "kind:id" in the outbox and in Redis, two parts here, so that a hit joins no strings.
-type name struct{ kind, id string }
-
-func (n name) String() string { return n.kind + ":" + n.id }
-
-func parseName(key string) name {
-	kind, id, _ := strings.Cut(key, ":")
-	return name{kind, id}
-}
 
 // An entry is one decoded value, shared by all its readers and never changed.
 type entry struct {
@@ -69,7 +58,7 @@ func newLocal(entries int, bytes int64) *local {
 
 // locate returns a name's place: its shard, its hash in there, and the slot of its generation.
 func (l *local) locate(n name) (s *shard, hash, slot uint64) {
-	hash = maphash.String(l.seed, n.kind) ^ maphash.String(l.seed, n.id)
+	hash = maphash.String(l.seed, n.kind) ^ maphash.String(l.seed, n.id.packed)
 	return &l.shards[hash%shards], hash, hash / shards % generations
 }
 

@@ -15,10 +15,10 @@ func TestLocalIsBoundedAndForgetsTheLeastRecentlyUsed(t *testing.T) {
 	}{{"by entries", entries, 1 << 30}, {"by bytes", 1 << 20, entries * 100}} {
 		t.Run(bound.name, func(t *testing.T) {
 			l := newLocal(bound.entries, bound.bytes)
-			used := name{"k", "used"}
+			used := name{"k", Text("used")}
 			l.put(used, 0, entry{value: 0, size: 100, expires: time.Hour})
 			for i := range 20 * entries {
-				n := name{"k", strconv.Itoa(i)}
+				n := name{"k", Text(strconv.Itoa(i))}
 				if !l.put(n, l.generation(n), entry{value: i, size: 100, expires: time.Hour}) {
 					t.Fatal("refused")
 				}
@@ -39,7 +39,7 @@ func TestLocalRefusesWhatWasReadBeforeAnInvalidation(t *testing.T) {
 		"everything": func(l *local, _ name) { l.flush() },
 	} {
 		t.Run(what, func(t *testing.T) {
-			l, n, old := newLocal(100, 1<<20), name{"k", "a"}, entry{value: 1, expires: time.Hour}
+			l, n, old := newLocal(100, 1<<20), name{"k", Text("a")}, entry{value: 1, expires: time.Hour}
 			gen := l.generation(n)
 			l.put(n, gen, old)
 			invalidate(l, n)
@@ -57,7 +57,7 @@ func TestLocalRefusesWhatWasReadBeforeAnInvalidation(t *testing.T) {
 }
 
 func TestLocalEntriesExpire(t *testing.T) {
-	l, n := newLocal(100, 1<<20), name{"k", "a"}
+	l, n := newLocal(100, 1<<20), name{"k", Text("a")}
 	l.put(n, l.generation(n), entry{value: 1, expires: time.Minute})
 	if _, ok := l.get(n, time.Minute-1); !ok {
 		t.Error("gone too early")

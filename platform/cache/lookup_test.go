@@ -67,4 +67,4 @@ func (i *instance) belief(t *testing.T) (b *belief) {
 	return b
 }
 
-func thingName(id string) name { return name{"thing", id} }
+func thingName(id string) name { return name{"thing", Text(id)} }

@@ -29,7 +29,7 @@ func TestPlugin(t *testing.T) {
 	})
 
 	get := func(ctx context.Context, id string, load func(tx *gorm.DB) (thing, error)) (thing, error) {
-		return i.entity(s.options, func(ctx context.Context, _ string) (thing, error) { return load(s.db.Gorm(ctx)) }).Get(ctx, id)
+		return i.entity(s.options, func(ctx context.Context, _ ID) (thing, error) { return load(s.db.Gorm(ctx)) }).Get(ctx, Text(id))
 	}
 	t.Run("keys are the entity's", func(t *testing.T) {
 		wantN(t, i, "a b", 1)
@@ -54,7 +54,7 @@ func TestPlugin(t *testing.T) {
 		})
 	})
 	t.Run("what another reader fills meanwhile", func(t *testing.T) {
-		filling, _ := i.shared.read(t.Context(), name{"thing", "e"}, i.belief(t), name{})
+		filling, _ := i.shared.read(t.Context(), name{"thing", Text("e")}, i.belief(t), name{})
 		if filling.outcome != outcomeLeased {
 			t.Fatalf("outcome %d", filling.outcome)
 		}
@@ -80,7 +80,7 @@ func TestPlugin(t *testing.T) {
 			t.Fatal(got, err)
 		}
 		i.shared.client.Del(t.Context(), filling.claim.key)
-		filling, _ = i.shared.read(t.Context(), name{"thing", "e"}, i.belief(t), name{})
+		filling, _ = i.shared.read(t.Context(), name{"thing", Text("e")}, i.belief(t), name{})
 		_, err = get(t.Context(), "e", func(tx *gorm.DB) (got thing, err error) {
 			fill(nil, true)
 			err = tx.Take(&got, "id = ?", "e").Error
@@ -113,7 +113,7 @@ func TestPlugin(t *testing.T) {
 			if err != nil || got.N != 6 {
 				t.Fatal(got, err)
 			}
-			if stored := i.shared.client.Exists(t.Context(), i.shared.entityKey(0, name{"thing", "f"})).Val(); stored != 0 {
+			if stored := i.shared.client.Exists(t.Context(), i.shared.entityKey(0, name{"thing", Text("f")})).Val(); stored != 0 {
 				t.Fatal("something is stored")
 			}
 		}
@@ -135,7 +135,7 @@ func TestPlugin(t *testing.T) {
 	})
 	t.Run("a broken value is a miss", func(t *testing.T) {
 		i.warm(t, "c")
-		key := i.shared.entityKey(0, name{"thing", "c"})
+		key := i.shared.entityKey(0, name{"thing", Text("c")})
 		value := i.shared.client.Get(t.Context(), key).Val()
 		i.shared.client.Set(t.Context(), key, value[:valueHeader+8]+"{", 0)
 		wantN(t, i, "c", 3)

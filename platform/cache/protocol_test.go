@@ -195,7 +195,7 @@ func (h *harness) write(ctx context.Context, i *instance, rng *rand.Rand) {
 		k, poison := rng.IntN(harnessKeys), rng.IntN(100) < 15
 		var n int64
 		err := h.db.InTx(context.WithoutCancel(ctx), func(ctx context.Context) error {
-			if err := i.Touch(ctx, i.things.Key(strconv.Itoa(k))); err != nil {
+			if err := i.Touch(ctx, i.things.Key(Text(strconv.Itoa(k)))); err != nil {
 				return err
 			}
 			row := h.db.Querier(ctx).QueryRowContext(ctx,

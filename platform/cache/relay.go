@@ -261,16 +261,16 @@ func (r *relay) read(ctx context.Context) ([]outboxRow, error) {
 // Only a drain to the end vouches for a marker.
 func (r *relay) distribute(ctx context.Context, rows []outboxRow, complete bool) error {
 	names := make([][]name, len(r.groups))
-	everything := false
+	whole := false
 	for _, row := range rows {
 		g := r.c.group(row.name).index
 		names[g] = append(names[g], row.name)
-		everything = everything || row.name.id == "*"
+		whole = whole || row.name.id == everything
 	}
 	errs := make([]error, len(r.groups))
 	var all sync.WaitGroup
 	for g := range r.groups {
-		all.Go(func() { errs[g] = r.tend(ctx, g, names[g], everything, complete) })
+		all.Go(func() { errs[g] = r.tend(ctx, g, names[g], whole, complete) })
 	}
 	all.Wait()
 	var done []int64

@@ -194,7 +194,7 @@ func (s *shared) group(n name) int {
 	}
 	h := fnv.New32a()
 	_, _ = io.WriteString(h, n.kind)
-	_, _ = io.WriteString(h, n.id)
+	_, _ = io.WriteString(h, n.id.packed)
 	return int(h.Sum32() % uint32(s.groups)) //nolint:gosec // a handful
 }
 
@@ -203,7 +203,7 @@ func (s *shared) breaker(group int) *breaker { return &s.breakers[group] }
 func (s *shared) metaKey(group int) string { return s.slots[group] + "meta" }
 func (s *shared) logKey(group int) string  { return s.slots[group] + "log" }
 func (s *shared) entityKey(group int, n name) string {
-	return s.slots[group] + "e:" + n.kind + ":" + n.id
+	return s.slots[group] + "e:" + n.String()
 }
 func (s *shared) invalidations() string       { return s.prefix + ":invalidations" }
 func (s *shared) acks(instance string) string { return s.prefix + ":acks:" + instance }

@@ -16,19 +16,19 @@ const leadsKept = 16384
 // one of them, the other is read as ever.
 func (e *Entity[T]) Leads(to func(T) (key string)) *Entity[T] {
 	e.leads = to
-	e.led, _ = lru.New[string, name](leadsKept) // fails below 1 only
+	e.led, _ = lru.New[ID, name](leadsKept) // fails below 1 only
 	return e
 }
 
 // note remembers where an entity leads.
-func (e *Entity[T]) note(id string, value T) {
+func (e *Entity[T]) note(id ID, value T) {
 	if e.leads != nil {
 		e.led.Add(id, parseName(e.leads(value)))
 	}
 }
 
 // next returns what is worth asking for beside an entity.
-func (e *Entity[T]) next(id string) (n name) {
+func (e *Entity[T]) next(id ID) (n name) {
 	if e.leads != nil {
 		n, _ = e.led.Get(id)
 	}

@@ -16,7 +16,7 @@ func TestTogether(t *testing.T) {
 	s.exec(t, `INSERT INTO things (id, n) VALUES ('a', 1), ('b', 2), ('c', 3)`)
 	i := s.start(t)
 	leads := "b"
-	i.things.Leads(func(thing) string { return i.things.Key(leads) })
+	i.things.Leads(func(thing) string { return i.things.Key(Text(leads)) })
 	i.warm(t, "a")
 	i.warm(t, "b")
 	i.warm(t, "c")

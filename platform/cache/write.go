@@ -20,7 +20,7 @@ const underwayMost = 1000
 // Underway is the key under which Touch knows the entities of a kind that others have changed in transactions whose
 // invalidation is still under way. It is for a write that finds its work done already and does not know the entity any
 // more: what it then answers must hold as if it had done that itself.
-func Underway(kind string) string { return kind + ":*" }
+func Underway(kind string) string { return name{kind, everything}.String() }
 
 // Touch says that the transaction of ctx changes these entities (see Entity.Key and Underway). After COMMIT, and before InTx returns,
 // they are invalidated everywhere; a transaction that is rolled back costs nothing. It may be called before or after the
@@ -93,7 +93,7 @@ func (c *Cache) expand(ctx context.Context, names []name) (all []name, known boo
 	known = true
 	for _, n := range names {
 		all = append(all, n)
-		if n.id != "*" {
+		if n.id != everything {
 			continue
 		}
 		found, err := c.outbox(ctx, n.kind)
@@ -126,7 +126,7 @@ func (c *Cache) outbox(ctx context.Context, kind string) (found []name, err erro
 func (c *Cache) split(names []name) map[int][]name {
 	byGroup := make(map[int][]name, 1)
 	for _, n := range names {
-		if n.id == "*" {
+		if n.id == everything {
 			for g := range c.groups {
 				byGroup[g] = append(byGroup[g], n)
 			}

@@ -65,6 +65,9 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	if pgxCfg.ConnectTimeout == 0 {
 		pgxCfg.ConnectTimeout = 5 * time.Second
 	}
+	if pgxCfg.DefaultQueryExecMode != pgx.QueryExecModeCacheDescribe {
+		pgxCfg.DescriptionCacheCapacity = 0 // 25 KB for each connection that nothing would use
+	}
 	pool := stdlib.OpenDB(*pgxCfg, stdlib.OptionAfterConnect(encodeUUIDs))
 	pool.SetMaxOpenConns(cfg.MaxOpen)
 	pool.SetConnMaxLifetime(cfg.MaxLifetime)
