@@ -23,7 +23,7 @@ func addProcessor() {
 // heapGoal is the size that the heap grows to before garbage is collected. By itself, Go collects when as much has been
 // allocated as is in use, which is little while the cache holds little: ten times a second under load, for a tenth of
 // the time that a session check takes. With a full cache it is much, and stays resident.
-const heapGoal = 64 << 20
+const heapGoal = 62 << 20
 
 // minGCPercent bounds the time that collecting takes where much of that is in use: a quarter of what is in use is
 // allocated between two collections.

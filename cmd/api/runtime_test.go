@@ -8,7 +8,7 @@ import (
 )
 
 func TestGCPercent(t *testing.T) {
-	for inUse, want := range map[uint64]int{0: 100, 1: 6399, 8 << 20: 700, 32 << 20: 100, 40 << 20: 60, 1 << 30: 25} {
+	for inUse, want := range map[uint64]int{0: 100, 1: 6199, 8 << 20: 675, 31 << 20: 100, 40 << 20: 55, 1 << 30: 25} {
 		if got := gcPercent(inUse); got != want {
 			t.Errorf("with %d bytes in use: %d, want %d", inUse, got, want)
 		}

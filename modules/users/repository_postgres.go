@@ -58,11 +58,6 @@ type tokenRow struct {
 func (tokenRow) TableName() string { return "user_tokens" }
 
 func toUser(r userRow) User {
-	for _, known := range []Status{Active, Suspended, Deleted} {
-		if r.Status == known {
-			r.Status = known // one text for all users that the cache keeps
-		}
-	}
 	return User(r)
 }
 

@@ -34,7 +34,7 @@ func BenchmarkHitInProcess(b *testing.B) {
 		}
 	}
 	var mu sync.Mutex
-	values := map[string]entry{"a": {value: thing{}, expires: time.Hour}}
+	values := map[string]entry{"a": {value: &thing{}, expires: time.Hour}}
 	floor := func() {
 		mu.Lock()
 		e := values["a"]

@@ -118,8 +118,10 @@ func (e *Entity[T]) Get(ctx context.Context, id ID) (T, error) {
 // serve returns an in-process entry, and has it checked now and then.
 func (e *Entity[T]) serve(ctx context.Context, found entry, id ID) (T, error) {
 	missing := found.value == nil
-	value, ok := found.value.(T)
-	if !ok && !missing {
+	var value T
+	if at, ok := found.value.(*T); ok {
+		value = *at
+	} else if !missing {
 		return e.load(ctx, id) // declared twice, with another type
 	}
 	if e.checkDue.Load() {
@@ -203,12 +205,13 @@ func (e *Entity[T]) keep(n name, gen uint64, value T, missing bool, born time.Ti
 	if !born.IsZero() {
 		ttl -= max(0, time.Since(born))
 	}
-	kept := entry{expires: clock().mono + ttl}
+	added := &node{name: n}
 	if !missing {
-		kept.value = value
+		added = newNode(n, value)
 	}
-	kept.size = sizeOf(kept.value) + int64(len(n.id.packed))
-	if !e.c.local.put(n, gen, kept) {
+	added.expires = clock().mono + ttl
+	added.size = sizeOf(added.value) + int64(len(n.id.packed))
+	if !e.c.local.put(added, gen) {
 		e.stats.rejectedProcess.Inc()
 	}
 }

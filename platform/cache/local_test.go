@@ -1,9 +1,13 @@
 package cache
 
 import (
+	"reflect"
 	"strconv"
 	"testing"
 	"time"
+	"unsafe"
+
+	"github.com/google/uuid"
 )
 
 func TestLocalIsBoundedAndForgetsTheLeastRecentlyUsed(t *testing.T) {
@@ -16,10 +20,10 @@ func TestLocalIsBoundedAndForgetsTheLeastRecentlyUsed(t *testing.T) {
 		t.Run(bound.name, func(t *testing.T) {
 			l := newLocal(bound.entries, bound.bytes)
 			used := name{"k", Text("used")}
-			l.put(used, 0, entry{value: 0, size: 100, expires: time.Hour})
+			l.put(&node{name: used, entry: entry{size: 100, expires: time.Hour}}, 0)
 			for i := range 20 * entries {
 				n := name{"k", Text(strconv.Itoa(i))}
-				if !l.put(n, l.generation(n), entry{value: i, size: 100, expires: time.Hour}) {
+				if !l.put(&node{name: n, entry: entry{size: 100, expires: time.Hour}}, l.generation(n)) {
 					t.Fatal("refused")
 				}
 				if _, ok := l.get(used, 0); !ok {
@@ -39,17 +43,18 @@ func TestLocalRefusesWhatWasReadBeforeAnInvalidation(t *testing.T) {
 		"everything": func(l *local, _ name) { l.flush() },
 	} {
 		t.Run(what, func(t *testing.T) {
-			l, n, old := newLocal(100, 1<<20), name{"k", Text("a")}, entry{value: 1, expires: time.Hour}
+			l, n := newLocal(100, 1<<20), name{"k", Text("a")}
+			old := func() *node { return &node{name: n, entry: entry{expires: time.Hour}} }
 			gen := l.generation(n)
-			l.put(n, gen, old)
+			l.put(old(), gen)
 			invalidate(l, n)
 			if _, ok := l.get(n, 0); ok {
 				t.Error("still there")
 			}
-			if l.put(n, gen, old) {
+			if l.put(old(), gen) {
 				t.Error("stored under the generation from before")
 			}
-			if !l.put(n, l.generation(n), old) {
+			if !l.put(old(), l.generation(n)) {
 				t.Error("refused under the current generation")
 			}
 		})
@@ -58,12 +63,40 @@ func TestLocalRefusesWhatWasReadBeforeAnInvalidation(t *testing.T) {
 
 func TestLocalEntriesExpire(t *testing.T) {
 	l, n := newLocal(100, 1<<20), name{"k", Text("a")}
-	l.put(n, l.generation(n), entry{value: 1, expires: time.Minute})
+	l.put(&node{name: n, entry: entry{expires: time.Minute}}, l.generation(n))
 	if _, ok := l.get(n, time.Minute-1); !ok {
 		t.Error("gone too early")
 	}
 	if _, ok := l.get(n, time.Minute); ok {
 		t.Error("served at its end")
+	}
+}
+
+// TestNodesHoldWhatTheyWereGiven: sharing memory changes neither the ID nor the value, nor where they came from.
+func TestNodesHoldWhatTheyWereGiven(t *testing.T) {
+	type value struct {
+		Name, Empty string
+		N           int
+		hidden      string
+		Raw         []byte
+		Last        string
+	}
+	given := value{"Ada", "", 7, "as it was", []byte("raw"), "ü"}
+	id := UUID(uuid.New())
+	n := newNode(name{"k", id}, given)
+	held, ok := n.value.(*value)
+	if !ok || !reflect.DeepEqual(*held, given) || n.name != (name{"k", id}) {
+		t.Errorf("%v holds %+v", n.name, n.value)
+	}
+	at := func(text string) uintptr { return uintptr(unsafe.Pointer(unsafe.StringData(text))) }
+	if at(held.Last)-at(n.id.packed) != uintptr(len(n.id.packed)+len("Ada")) {
+		t.Error("the strings lie apart")
+	}
+	if given.Name != "Ada" || at(given.Name) == at(held.Name) {
+		t.Error("the value given shares memory with the node's")
+	}
+	if n := newNode(name{"k", id}, []string{"a"}); n.id != id {
+		t.Errorf("%v", n.name)
 	}
 }
 
