@@ -113,17 +113,16 @@ func (r *SwitchRepository) DeleteExpired(ctx context.Context, limit int) (int64,
 
 // CountAttempt implements Repository.
 func (r *SwitchRepository) CountAttempt(ctx context.Context, a Attempt) (Tally, error) {
-	return rollout.WriteAlone(ctx, r.ladder, a.Account.key(), func(ctx context.Context, rung Repository) (Tally, error) {
+	return rollout.Write(ctx, r.ladder, a.Account.key(), nil, func(ctx context.Context, rung Repository) (Tally, error) {
 		return rung.CountAttempt(ctx, a)
 	})
 }
 
 // ForgiveAttempt implements Repository.
 func (r *SwitchRepository) ForgiveAttempt(ctx context.Context, key Hash) error {
-	_, err := rollout.WriteAlone(ctx, r.ladder, key.key(), func(ctx context.Context, rung Repository) (struct{}, error) {
-		return struct{}{}, rung.ForgiveAttempt(ctx, key)
+	return rollout.Exec(ctx, r.ladder, key.key(), nil, func(ctx context.Context, rung Repository) error {
+		return rung.ForgiveAttempt(ctx, key)
 	})
-	return err
 }
 
 // Recognise implements Repository.

@@ -34,3 +34,17 @@ func TestIDs(t *testing.T) {
 		}
 	}
 }
+
+// TestGroupsStayWhatTheyAre: processes of two versions that group an entity differently miss each other's changes.
+func TestGroupsStayWhatTheyAre(t *testing.T) {
+	s := &shared{groups: 16}
+	for key, want := range map[string]int{
+		"user:01a20b57-8cc6-7b6a-86b3-00561bd1d53c":                            1,
+		"ses:30f1a656cc6df2898331615719fe75cd182491f0eea8e2bbef061b8b755dde48": 10,
+		"prefdefs:all": 7,
+	} {
+		if got := s.group(parseName(key)); got != want {
+			t.Errorf("%s is in group %d, was in %d", key, got, want)
+		}
+	}
+}

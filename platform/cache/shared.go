@@ -194,7 +194,7 @@ func (s *shared) group(n name) int {
 	}
 	h := fnv.New32a()
 	_, _ = io.WriteString(h, n.kind)
-	_, _ = io.WriteString(h, n.id.packed)
+	_, _ = io.WriteString(h, n.id.String())
 	return int(h.Sum32() % uint32(s.groups)) //nolint:gosec // a handful
 }
 

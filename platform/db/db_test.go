@@ -166,41 +166,6 @@ func TestDeadlineAndReadOnly(t *testing.T) {
 	}
 }
 
-// TestAlone gives one statement the deadline of a transaction, and takes the one that there is.
-func TestAlone(t *testing.T) {
-	d, err := db.Open(t.Context(), db.Config{
-		URL: dbtest.URL(t, notes), MaxOpen: 2, MaxIdle: 1, AcquireTimeout: time.Minute, TxTimeout: 200 * time.Millisecond,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = d.Close() })
-	run := func(query string) func(context.Context) error {
-		return func(ctx context.Context) error {
-			_, err := d.Querier(ctx).ExecContext(ctx, query)
-			return db.Translate(err, nil)
-		}
-	}
-	if err := d.Alone(t.Context(), run(`SELECT pg_sleep(30)`)); !errors.Is(err, errs.ErrTimeout) {
-		t.Errorf("a statement over the deadline: %v", err)
-	}
-	gone, leave := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer leave()
-	if err := d.Alone(gone, run(`SELECT pg_sleep(30)`)); err == nil || gone.Err() == nil {
-		t.Errorf("a caller that has gone: %v", err)
-	}
-	if err := d.Alone(t.Context(), run(`INSERT INTO notes VALUES (1, 'x')`)); err != nil || count(t, d) != 1 {
-		t.Errorf("a statement alone: %v", err)
-	}
-	undo := errors.New("undo")
-	err = d.InTx(t.Context(), func(ctx context.Context) error {
-		return errors.Join(d.Alone(ctx, run(`INSERT INTO notes VALUES (2, 'x')`)), undo)
-	})
-	if !errors.Is(err, undo) || count(t, d) != 1 {
-		t.Errorf("in a transaction that was rolled back: %v, %d notes", err, count(t, d))
-	}
-}
-
 // TestExhaustedPool holds every connection and expects each way of asking for one to give up in time.
 func TestExhaustedPool(t *testing.T) {
 	d, err := db.Open(t.Context(), db.Config{

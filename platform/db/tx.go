@@ -98,22 +98,6 @@ func (d *DB) InTx(ctx context.Context, fn func(ctx context.Context) error, opts 
 	return nil
 }
 
-// Alone runs fn, which makes one statement, under the deadline of a transaction: in that of ctx, if any, or else by itself.
-//
-// Errors: what fn returns; errs.ErrTimeout past the deadline.
-func (d *DB) Alone(ctx context.Context, fn func(ctx context.Context) error) error {
-	if InTransaction(ctx) {
-		return fn(ctx)
-	}
-	bounded, cancel := context.WithTimeout(ctx, d.cfg.TxTimeout)
-	defer cancel()
-	err := fn(bounded)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
-		return errs.ErrTimeout.Wrap(err)
-	}
-	return err
-}
-
 // commit ends the transaction that ctx carries, after what WithCommit has added to it.
 func (t *tx) commit(ctx context.Context, readOnly bool) error {
 	if last, ok := ctx.Value(commitKey{}).(func(context.Context) error); ok && !readOnly {

@@ -325,15 +325,8 @@ func TestComparisonsReadUnderTheirRole(t *testing.T) {
 
 func TestWritesRunOnceOnThePathOfTheirCohort(t *testing.T) {
 	f := newToy(t, Setting{Repository, Whole / 2})
-	for i := range 50 {
-		alone := func(ctx context.Context, rung itemRepository) (item, error) {
-			if db.InTransaction(ctx) {
-				t.Error("a write of one statement has a transaction of its own")
-			}
-			return rung.Rename(ctx, "1", "name")
-		}
-		_, err := WriteAlone(t.Context(), f.ladder, strconv.Itoa(i+50), alone)
-		if err := errors.Join(err, f.rename(t.Context(), strconv.Itoa(i), "name")); err != nil {
+	for i := range 100 {
+		if err := f.rename(t.Context(), strconv.Itoa(i), "name"); err != nil {
 			t.Fatal(err)
 		}
 	}

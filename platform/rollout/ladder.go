@@ -120,37 +120,25 @@ func reader[Reader, R any](rung R) Reader {
 // entries it touches: whatever the stage, so that any mix of stages is safe.
 func Write[R, T any](
 	ctx context.Context, l *Ladder[R], key string, touches []string, write func(context.Context, R) (T, error),
-) (result T, err error) {
-	err = l.DB.InTx(ctx, func(ctx context.Context) error {
+) (T, error) {
+	var result T
+	err := l.DB.InTx(ctx, func(ctx context.Context) error {
 		if l.Cache != nil {
 			if err := l.Cache.Touch(ctx, touches...); err != nil {
 				return err
 			}
 		}
-		result, err = once(ctx, l, key, write)
+		p := l.decide(key).path
+		do := func() (T, error) { return write(ctx, l.rung(p)) }
+		var err error
+		if l.Module == nil {
+			result, err = do()
+		} else {
+			result, err = observed(&l.Module.counters.writes[p], do)
+		}
 		return err
 	})
 	return result, err
-}
-
-// WriteAlone is Write for what is one statement on every rung and touches no entry. PostgreSQL makes a transaction of it
-// by itself, which spares two round trips.
-func WriteAlone[R, T any](ctx context.Context, l *Ladder[R], key string, write func(context.Context, R) (T, error)) (result T, err error) {
-	err = l.DB.Alone(ctx, func(ctx context.Context) error {
-		result, err = once(ctx, l, key, write)
-		return err
-	})
-	return result, err
-}
-
-// once runs write on the rung that key is on.
-func once[R, T any](ctx context.Context, l *Ladder[R], key string, write func(context.Context, R) (T, error)) (T, error) {
-	p := l.decide(key).path
-	do := func() (T, error) { return write(ctx, l.rung(p)) }
-	if l.Module == nil {
-		return do()
-	}
-	return observed(&l.Module.counters.writes[p], do)
 }
 
 // Exec is Write for what has no result but its error.
