@@ -12,7 +12,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -97,41 +96,75 @@ func (c Catalogue) ByKey(key string) (Definition, bool) {
 	return c.Definitions[i], true
 }
 
+// Value is what a user has set for one preference.
+type Value struct {
+	Key  string
+	JSON json.RawMessage
+}
+
 // Values is what a user has set. It is immutable once a repository has returned it.
 type Values struct {
 	UserID  uuid.UUID
-	Version int64 // counts the changes; 0: the user never set anything
-	Set     map[string]json.RawMessage
+	Version int64   // counts the changes; 0: the user never set anything
+	Set     []Value // in the order of their keys, as the catalogue's definitions are
 }
 
-// clone returns a copy whose Set may be changed.
+// find returns where key is in Set, or would be, and whether it is.
+func (v Values) find(key string) (int, bool) {
+	return slices.BinarySearchFunc(v.Set, key, func(set Value, key string) int { return strings.Compare(set.Key, key) })
+}
+
+// get returns what is set for key, and whether anything is.
+func (v Values) get(key string) (json.RawMessage, bool) {
+	i, found := v.find(key)
+	if !found {
+		return nil, false
+	}
+	return v.Set[i].JSON, true
+}
+
+// set has the value of key be this one.
+func (v *Values) set(key string, value json.RawMessage) {
+	i, found := v.find(key)
+	if !found {
+		v.Set = slices.Insert(v.Set, i, Value{Key: key})
+	}
+	v.Set[i].JSON = value
+}
+
+// unset returns key to its default.
+func (v *Values) unset(key string) {
+	if i, found := v.find(key); found {
+		v.Set = slices.Delete(v.Set, i, i+1)
+	}
+}
+
+// clone returns a copy that may be changed.
 func (v Values) clone() Values {
-	v.Set = maps.Clone(v.Set)
+	v.Set = slices.Clone(v.Set)
 	return v
 }
 
 // diff returns, in order, the keys that w sets or changes, and those it no longer has.
 func (v Values) diff(w Values) (set, unset []string) {
-	for key, value := range w.Set {
-		if old, ok := v.Set[key]; !ok || !bytes.Equal(old, value) {
-			set = append(set, key)
+	for _, value := range w.Set {
+		if old, ok := v.get(value.Key); !ok || !bytes.Equal(old, value.JSON) {
+			set = append(set, value.Key)
 		}
 	}
-	for key := range v.Set {
-		if _, ok := w.Set[key]; !ok {
-			unset = append(unset, key)
+	for _, value := range v.Set {
+		if _, ok := w.find(value.Key); !ok {
+			unset = append(unset, value.Key)
 		}
 	}
-	slices.Sort(set)
-	slices.Sort(unset)
 	return set, unset
 }
 
 // size is the length of the values as one JSON object.
 func (v Values) size() int {
 	n := len(`{}`)
-	for key, value := range v.Set {
-		n += len(`"":,`) + len(key) + len(value)
+	for _, value := range v.Set {
+		n += len(`"":,`) + len(value.Key) + len(value.JSON)
 	}
 	return n
 }
@@ -165,11 +198,15 @@ func effective(c Catalogue, v Values) Preferences {
 
 // All yields them in the order of their keys.
 func (p Preferences) All(yield func(Effective) bool) {
+	set := p.values.Set
 	for i := range p.catalogue.Definitions {
 		d := &p.catalogue.Definitions[i]
+		for len(set) > 0 && set[0].Key < d.Key { // defined when the values were read, but not when the catalogue was
+			set = set[1:]
+		}
 		e := Effective{Key: d.Key, Value: d.Default, Source: FromDefault}
-		if value, ok := p.values.Set[d.Key]; ok {
-			e.Value, e.Source = value, FromUser
+		if len(set) > 0 && set[0].Key == d.Key {
+			e.Value, e.Source = set[0].JSON, FromUser
 		}
 		if !yield(e) {
 			return

@@ -87,7 +87,8 @@ func TestCacheNoticesForeignWrites(t *testing.T) {
 	value := func() string {
 		v, err := r.Values(t.Context(), user)
 		wantError(t, "Values", err, nil)
-		return string(v.Set["theme"])
+		set, _ := v.get("theme")
+		return string(set)
 	}
 	preset := func() string {
 		c, err := r.Definitions(t.Context())

@@ -121,7 +121,7 @@ func (r *DirectRepository) Values(ctx context.Context, userID uuid.UUID) (Values
 		return Values{}, translate(err)
 	}
 	defer rows.Close()
-	v := Values{UserID: userID, Set: map[string]json.RawMessage{}}
+	v := Values{UserID: userID}
 	for rows.Next() {
 		var key sql.NullString
 		var value []byte
@@ -129,7 +129,7 @@ func (r *DirectRepository) Values(ctx context.Context, userID uuid.UUID) (Values
 			return Values{}, translate(err)
 		}
 		if key.Valid { // the join's other side is missing when nothing is set
-			v.Set[key.String] = value
+			v.set(key.String, value)
 		}
 	}
 	return v, translate(rows.Err())
@@ -204,7 +204,8 @@ func (r *DirectRepository) storeValues(ctx context.Context, v Values, set, unset
 	q := r.db.Querier(ctx)
 	values := make([]string, len(set))
 	for i, key := range set {
-		values[i] = string(v.Set[key])
+		value, _ := v.get(key)
+		values[i] = string(value)
 	}
 	if _, err := q.ExecContext(ctx,
 		`INSERT INTO user_preference_values (user_id, key, value)

@@ -142,11 +142,11 @@ func (r *PostgresRepository) Values(ctx context.Context, userID uuid.UUID) (Valu
 }
 
 func toValues(userID uuid.UUID, rows []versionedValue) Values {
-	v := Values{UserID: userID, Set: map[string]json.RawMessage{}}
+	v := Values{UserID: userID}
 	for _, row := range rows {
 		v.Version = row.Version
 		if row.Key != nil {
-			v.Set[*row.Key] = json.RawMessage(*row.Value)
+			v.set(*row.Key, json.RawMessage(*row.Value))
 		}
 	}
 	return v
@@ -206,7 +206,8 @@ func (r *PostgresRepository) lockValues(ctx context.Context, userID uuid.UUID) e
 func (r *PostgresRepository) storeValues(ctx context.Context, v Values, set, unset []string) error {
 	rows := make([]valueRow, len(set))
 	for i, key := range set {
-		rows[i] = valueRow{UserID: v.UserID, Key: key, Value: string(v.Set[key])}
+		value, _ := v.get(key)
+		rows[i] = valueRow{UserID: v.UserID, Key: key, Value: string(value)}
 	}
 	if len(rows) > 0 {
 		if err := r.db.Gorm(ctx).Clauses(clause.OnConflict{UpdateAll: true}).Create(&rows).Error; err != nil {

@@ -107,9 +107,9 @@ func mustSet(t testing.TB, r Repository, userID uuid.UUID, values map[string]str
 	t.Helper()
 	v, err := r.UpdateValues(t.Context(), userID, func(v *Values) error {
 		for key, value := range values {
-			v.Set[key] = json.RawMessage(value)
+			v.set(key, json.RawMessage(value))
 			if value == "" {
-				delete(v.Set, key)
+				v.unset(key)
 			}
 		}
 		return nil
@@ -130,8 +130,8 @@ func wantError(t *testing.T, what string, err, want error) {
 func wantValues(t *testing.T, what string, got Values, version int64, set map[string]string) {
 	t.Helper()
 	texts := map[string]string{}
-	for key, value := range got.Set {
-		texts[key] = string(value)
+	for _, value := range got.Set {
+		texts[value.Key] = string(value.JSON)
 	}
 	if got.Version != version || !maps.Equal(texts, set) {
 		t.Errorf("%s: version %d of %v, want version %d of %v", what, got.Version, texts, version, set)
@@ -234,9 +234,9 @@ func testValues(t *testing.T, _ *db.DB, r Repository) {
 	wantValues(t, "the same again", v, 2, map[string]string{"theme": `"dark"`})
 
 	refused := errors.New("refused")
-	_, err = r.UpdateValues(ctx, user, func(v *Values) error { v.Set["size"] = json.RawMessage(`9`); return refused })
+	_, err = r.UpdateValues(ctx, user, func(v *Values) error { v.set("size", json.RawMessage(`9`)); return refused })
 	wantError(t, "a refused update", err, refused)
-	_, err = r.UpdateValues(ctx, user, func(v *Values) error { v.Set["nothing"] = json.RawMessage(`9`); return nil })
+	_, err = r.UpdateValues(ctx, user, func(v *Values) error { v.set("nothing", json.RawMessage(`9`)); return nil })
 	wantError(t, "a key without a definition", err, ErrNotDefined)
 	v, err = r.Values(ctx, user)
 	wantError(t, "Values", err, nil)
@@ -263,12 +263,12 @@ func testUpdateConcurrently(t *testing.T, _ *db.DB, r Repository) {
 		wg.Go(func() {
 			_, err := r.UpdateValues(t.Context(), user, func(v *Values) error {
 				n := 0
-				if text, ok := v.Set["count"]; ok {
+				if text, ok := v.get("count"); ok {
 					if err := json.Unmarshal(text, &n); err != nil {
 						return err
 					}
 				}
-				v.Set["count"] = json.RawMessage(strconv.Itoa(n + 1))
+				v.set("count", json.RawMessage(strconv.Itoa(n+1)))
 				return nil
 			})
 			if err != nil {
@@ -359,7 +359,7 @@ func testTransaction(t *testing.T, d *db.DB, r Repository) {
 		if _, _, err := r.CreateDefinition(ctx, Definition{Key: "theme", Schema: json.RawMessage(`{}`), Default: json.RawMessage(`1`)}); err != nil {
 			return err
 		}
-		if _, err := r.UpdateValues(ctx, user, func(v *Values) error { v.Set["theme"] = json.RawMessage(`2`); return nil }); err != nil {
+		if _, err := r.UpdateValues(ctx, user, func(v *Values) error { v.set("theme", json.RawMessage(`2`)); return nil }); err != nil {
 			return err
 		}
 		return rollback

@@ -223,11 +223,11 @@ func (s *Service) patchOne(c Catalogue, v *Values, key string, patch any) ([]err
 		return []errs.Field{{Pointer: at, Code: ErrNotDefined.Code, Message: ErrNotDefined.Message}}, nil
 	}
 	if patch == nil {
-		delete(v.Set, key)
+		v.unset(key)
 		return nil, nil
 	}
 	current := d.Default
-	if set, ok := v.Set[key]; ok {
+	if set, ok := v.get(key); ok {
 		current = set
 	}
 	target, err := decode(current)
@@ -248,7 +248,7 @@ func (s *Service) set(v *Values, d Definition, pointer string, text json.RawMess
 	if err != nil {
 		return nil, err
 	}
-	v.Set[d.Key] = text
+	v.set(d.Key, text)
 	return schema.violations(pointer, value), nil
 }
 
@@ -282,7 +282,7 @@ func (s *Service) Reset(ctx context.Context, userID uuid.UUID, key string, guard
 		if _, ok := c.ByKey(key); !ok {
 			return ErrNotDefined
 		}
-		delete(v.Set, key)
+		v.unset(key)
 		return nil
 	})
 }

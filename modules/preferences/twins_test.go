@@ -98,13 +98,14 @@ func (w *twin) set(p *rollouttest.Player) func(*Values) error {
 	return func(v *Values) error {
 		switch what {
 		case 0, 1:
-			v.Set[key] = value
+			v.set(key, value)
 		case 2:
-			v.Set[key], v.Set[other] = value, twinValues[0]
+			v.set(key, value)
+			v.set(other, twinValues[0])
 		case 3:
-			delete(v.Set, key)
+			v.unset(key)
 		case 4:
-			v.Set[key] = value
+			v.set(key, value)
 			return errUnwanted
 		}
 		return nil
