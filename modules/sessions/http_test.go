@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/web"
 	"github.com/strata-accounts/strata/platform/web/webtest"
@@ -62,6 +63,19 @@ func (a api) signIn(t *testing.T, email string) signedIn {
 	var in signedIn
 	a.Do(http.MethodPost, "/v1/sessions", credentials{email, password}, "User-Agent", "test/1").Want(http.StatusCreated).JSON(&in)
 	return in
+}
+
+// TestKeyedSignInThatFailedMayBeTriedAgain: counting the attempt is not what the request is for.
+func TestKeyedSignInThatFailedMayBeTriedAgain(t *testing.T) {
+	a := newAPI(t)
+	a.users.add(t, "ada@example.com")
+	signIn := func() *webtest.Response {
+		return a.Do(http.MethodPost, "/v1/sessions", credentials{"ada@example.com", password}, "Idempotency-Key", "once")
+	}
+	a.users.fail = errs.ErrBusy
+	signIn().Want(http.StatusServiceUnavailable)
+	a.users.fail = nil
+	signIn().Want(http.StatusCreated)
 }
 
 func TestHTTPSession(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
+	"github.com/strata-accounts/strata/platform/web"
 )
 
 // TestRepository runs the one conformance suite on every rung, and on the switch at every stage: what passes here is
@@ -44,7 +45,7 @@ func TestRepository(t *testing.T) {
 
 func openDB(t testing.TB) *db.DB {
 	t.Helper()
-	return cachetest.OpenDB(t, Migrations())
+	return cachetest.OpenDB(t, web.Migrations(), Migrations())
 }
 
 // newSwitch returns the module's repository at this stage, with a cache of its own, in process unless options say more.

@@ -29,6 +29,7 @@ const password = "correct horse battery staple"
 type accounts struct {
 	db    *db.DB
 	delay func() // between any two steps
+	fail  error  // what SignIn answers; nil: what is true
 
 	guesses atomic.Int64 // passwords that were verified
 }
@@ -53,6 +54,9 @@ func (a *accounts) add(t *testing.T, email string) uuid.UUID {
 
 func (a *accounts) SignIn(ctx context.Context, email, given string, open func(context.Context, uuid.UUID) error) (web.JSONAppender, error) {
 	a.guesses.Add(1)
+	if a.fail != nil {
+		return nil, a.fail
+	}
 	var id uuid.UUID
 	err := a.db.Querier(ctx).QueryRowContext(ctx, `SELECT id FROM accounts WHERE email = $1`, email).Scan(&id)
 	a.delay()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/web"
 )
 
@@ -42,7 +43,7 @@ func (t throttle) attempt(email, ip string) Attempt {
 
 // admit counts an attempt. Errors: web.ErrRateLimited.
 func (t throttle) admit(ctx context.Context, a Attempt) (Tally, error) {
-	tally, err := t.repo.CountAttempt(ctx, a)
+	tally, err := t.repo.CountAttempt(db.Aside(ctx), a)
 	if err != nil {
 		return Tally{}, err
 	}
@@ -59,7 +60,7 @@ func (t throttle) admit(ctx context.Context, a Attempt) (Tally, error) {
 // forgive takes back an attempt that was none at guessing, also for a client that has gone. Where it fails, the account
 // has one failure less to spare until the window ends.
 func (t throttle) forgive(ctx context.Context, tally Tally) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgiveTimeout)
+	ctx, cancel := context.WithTimeout(db.Aside(context.WithoutCancel(ctx)), forgiveTimeout)
 	defer cancel()
 	if err := t.repo.ForgiveAttempt(ctx, tally.Key); err != nil {
 		t.log.WarnContext(ctx, "a sign-in is counted as a failure", "error", err)

@@ -271,15 +271,21 @@ func (s *Service) SetPassword(ctx context.Context, id uuid.UUID, in NewPassword)
 		return err
 	}
 	return s.db.InTx(ctx, func(ctx context.Context) error {
-		if in.Current != nil {
-			if same, err := s.repo.SwapCredential(ctx, id, old, hash); err != nil {
-				return err
-			} else if !same { // somebody else changed it since it was verified
-				return ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "Is wrong."})
+		return s.setHash(ctx, id, in.Keep, func(ctx context.Context) error {
+			if in.Current == nil {
+				return s.repo.SetCredential(ctx, id, hash)
 			}
-		}
-		return s.setHash(ctx, id, hash, in.Keep)
+			same, err := s.repo.SwapCredential(ctx, id, old, hash)
+			if err == nil && !same { // somebody else changed it since it was verified
+				err = wrongCurrent()
+			}
+			return err
+		})
 	})
+}
+
+func wrongCurrent() error {
+	return ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "Is wrong."})
 }
 
 func (s *Service) verifyCurrent(ctx context.Context, id uuid.UUID, password string) (string, error) {
@@ -292,7 +298,7 @@ func (s *Service) verifyCurrent(ctx context.Context, id uuid.UUID, password stri
 		return "", err
 	}
 	if !ok {
-		return "", ErrWrongPassword.With(errs.Field{Pointer: "/current_password", Code: "wrong", Message: "Is wrong."})
+		return "", wrongCurrent()
 	}
 	return hash, nil
 }
@@ -307,9 +313,9 @@ func (s *Service) checkAndHash(ctx context.Context, u User, password string) (st
 	return s.hasher.hash(ctx, password)
 }
 
-// setHash stores a hash under the user's row lock, so that a sign-in with the former password comes before it and is
-// ended, or after it and fails.
-func (s *Service) setHash(ctx context.Context, id uuid.UUID, hash string, keep uuid.UUID) error {
+// setHash has a hash stored under the user's row lock, so that a sign-in with the former password comes before it and is
+// ended, or after it and fails. All that lock both rows lock the user's first.
+func (s *Service) setHash(ctx context.Context, id, keep uuid.UUID, store func(ctx context.Context) error) error {
 	_, err := s.repo.Update(ctx, id, func(u *User) error {
 		if u.Status == Deleted {
 			return ErrDeleted
@@ -319,7 +325,7 @@ func (s *Service) setHash(ctx context.Context, id uuid.UUID, hash string, keep u
 	if err != nil {
 		return err
 	}
-	if err := s.repo.SetCredential(ctx, id, hash); err != nil {
+	if err := store(ctx); err != nil {
 		return err
 	}
 	if err := s.sessions.EndAll(ctx, id, keep); err != nil {
@@ -372,7 +378,7 @@ func (s *Service) upgrade(ctx context.Context, id uuid.UUID, old, password strin
 	if err != nil {
 		return "", err
 	}
-	swapped, err := s.repo.SwapCredential(ctx, id, old, hash)
+	swapped, err := s.repo.SwapCredential(db.Aside(ctx), id, old, hash)
 	if err != nil || !swapped {
 		return old, err
 	}

@@ -124,6 +124,6 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string) err
 		if err := s.repo.DeleteTokens(ctx, u.ID); err != nil { // one reset voids the others
 			return err
 		}
-		return s.setHash(ctx, u.ID, hash, uuid.Nil)
+		return s.setHash(ctx, u.ID, uuid.Nil, func(ctx context.Context) error { return s.repo.SetCredential(ctx, u.ID, hash) })
 	})
 }

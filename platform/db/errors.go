@@ -8,6 +8,8 @@ import (
 	"net"
 	"strings"
 
+	"time"
+
 	"github.com/jackc/pgx/v5/pgconn"
 	"gorm.io/gorm"
 
@@ -15,7 +17,8 @@ import (
 )
 
 // ErrConcurrent reports a transaction that PostgreSQL gave up because of another one (SQLSTATE 40001, 40P01, 55P03).
-var ErrConcurrent = errs.New(errs.Unavailable, "concurrent_update", "Another request changed the same thing at the same time. Try again.")
+var ErrConcurrent = errs.New(errs.Unavailable, "concurrent_update", "Another request changed the same thing at the same time. Try again.").
+	After(time.Second)
 
 // errUnstorable reports a value that passed every rule of ours and that PostgreSQL cannot store all the same.
 var errUnstorable = errs.New(errs.Invalid, "validation_failed", "The request holds a value that cannot be stored.")

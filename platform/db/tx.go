@@ -131,6 +131,9 @@ func WithCommit(ctx context.Context, fn func(ctx context.Context) error) context
 	return context.WithValue(ctx, commitKey{}, fn)
 }
 
+// Aside returns a context whose transactions are not what the request is for: what WithCommit adds does not run in them.
+func Aside(ctx context.Context) context.Context { return context.WithValue(ctx, commitKey{}, nil) }
+
 // AfterCommit registers fn to run after COMMIT and before InTx returns, in the order of registration; outside a
 // transaction it runs at once. The context that fn gets carries no transaction and is not cancelled with the request.
 func AfterCommit(ctx context.Context, fn func(ctx context.Context)) {
