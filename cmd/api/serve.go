@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -134,7 +135,7 @@ func newApp(ctx context.Context, cfg *config, d *db.DB, log *slog.Logger, regist
 	}
 	a.server, err = web.New(cfg.Server, web.Deps{
 		Log: log, Metrics: registry, Checks: checks(d), DB: d,
-		Sessions: a.modules.sessions.Service, Limiter: newLimiter(c.Redis(), log), Traces: cfg.traces,
+		Sessions: a.modules.sessions.Service, Limiter: newLimiter(c.Redis(), cfg.Cache.KeyPrefix, log), Traces: cfg.traces,
 	})
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
@@ -148,11 +149,16 @@ func checks(d *db.DB) *web.Checks {
 	c := &web.Checks{}
 	c.Add("database", d.Health)
 	c.Add("pool", d.Exhausted)
+	var applied atomic.Bool // it takes a query for each, and nothing takes one back
 	c.Add("migrations", func(ctx context.Context) error {
+		if applied.Load() {
+			return nil
+		}
 		n, err := db.Pending(ctx, d, migrations()...)
 		if err == nil && n > 0 {
 			err = fmt.Errorf("%d migrations have not been applied", n)
 		}
+		applied.Store(err == nil)
 		return err
 	})
 	return c
@@ -212,7 +218,7 @@ func openAPI() ([]byte, error) {
 		return nil, err
 	}
 	s, err := web.New(cfg.Server, web.Deps{
-		Log: log, Metrics: registry, Checks: &web.Checks{}, DB: &db.DB{}, Sessions: m.sessions.Service, Limiter: newLimiter(nil, log),
+		Log: log, Metrics: registry, Checks: &web.Checks{}, DB: &db.DB{}, Sessions: m.sessions.Service, Limiter: newLimiter(nil, "", log),
 	})
 	if err != nil {
 		return nil, err
@@ -297,9 +303,13 @@ func openMigrated(ctx context.Context, cfg *config, log *slog.Logger) (*db.DB, e
 	if err != nil {
 		return nil, fmt.Errorf("database.url (DATABASE_URL): PostgreSQL cannot be used: %s", lastLine(err))
 	}
+	others := 0
 	err = db.Migrate(ctx, d, log, migrations()...)
 	if err == nil {
-		err = d.WarnIfOversubscribed(ctx, log, 1)
+		others, err = cache.Live(ctx, d)
+	}
+	if err == nil {
+		err = d.WarnIfOversubscribed(ctx, log, others+1)
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.Close())

@@ -306,10 +306,10 @@ func (h holders) LockExisting(ctx context.Context, userID uuid.UUID) error {
 }
 
 // newLimiter counts in Redis where there is one, so that instances share their counts, and in memory while it fails.
-func newLimiter(client redis.UniversalClient, log *slog.Logger) web.Limiter {
+func newLimiter(client redis.UniversalClient, prefix string, log *slog.Logger) web.Limiter {
 	local := web.NewMemoryLimiter(100_000)
 	if client == nil {
 		return local
 	}
-	return web.NewFailoverLimiter(web.NewRedisLimiter(client), local, log)
+	return web.NewFailoverLimiter(web.NewRedisLimiter(client, prefix), local, log)
 }

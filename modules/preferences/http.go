@@ -107,8 +107,8 @@ func (h handlers) listDefinitions(ctx context.Context, in *listDefinitionsInput)
 		return nil, err
 	}
 	out := &listDefinitionsOutput{ETag: etag(catalogue.Tag)}
-	if in.NotModified(out.ETag) {
-		return nil, web.NotModified(out.ETag)
+	if err := in.CheckRead(out.ETag); err != nil {
+		return nil, err
 	}
 	out.Body.Definitions = make([]definition, len(catalogue.Definitions))
 	for i, d := range catalogue.Definitions {
@@ -131,10 +131,11 @@ func (h handlers) getDefinition(ctx context.Context, in *getDefinitionInput) (*d
 	if !ok {
 		return nil, ErrNotDefined
 	}
-	if tag := web.ETag(d.Version); in.NotModified(tag) {
-		return nil, web.NotModified(tag)
+	tag := web.ETag(d.Version)
+	if err := in.CheckRead(tag); err != nil {
+		return nil, err
 	}
-	return &definitionOutput{Status: http.StatusOK, ETag: web.ETag(d.Version), Body: viewOf(d)}, nil
+	return &definitionOutput{Status: http.StatusOK, ETag: tag, Body: viewOf(d)}, nil
 }
 
 type putDefinitionInput struct {
@@ -251,8 +252,8 @@ func (h handlers) get(ctx context.Context, in *getInput) (*preferencesOutput, er
 		return nil, err
 	}
 	out := output(p, in.Source)
-	if in.NotModified(out.ETag) {
-		return nil, web.NotModified(out.ETag)
+	if err := in.CheckRead(out.ETag); err != nil {
+		return nil, err
 	}
 	return out, nil
 }

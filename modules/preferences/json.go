@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
 	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/web"
 )
 
-// normalize takes insignificant white space out of a JSON text of at most limit bytes, and decodes it as decode does.
+// normalize takes insignificant white space out of a JSON text of at most limit bytes, and decodes it as web.DecodeValue does.
 func normalize(pointer string, text json.RawMessage, limit int) (json.RawMessage, any, []errs.Field) {
 	if len(text) == 0 {
 		return nil, nil, []errs.Field{{Pointer: pointer, Code: "required", Message: "Is required."}}
@@ -23,7 +23,7 @@ func normalize(pointer string, text json.RawMessage, limit int) (json.RawMessage
 	if compact.Len() > limit {
 		return nil, nil, []errs.Field{{Pointer: pointer, Code: "too_long", Message: fmt.Sprintf("Must have at most %d bytes of compact JSON.", limit)}}
 	}
-	value, err := decode(compact.Bytes())
+	value, err := web.DecodeValue(compact.Bytes())
 	if err != nil {
 		return nil, nil, []errs.Field{{Pointer: pointer, Code: "format", Message: "Must be JSON."}}
 	}
@@ -31,31 +31,6 @@ func normalize(pointer string, text json.RawMessage, limit int) (json.RawMessage
 		return nil, nil, []errs.Field{{Pointer: pointer, Code: code, Message: message}}
 	}
 	return compact.Bytes(), value, nil
-}
-
-// decode reads JSON into maps, slices, strings, bools and json.Numbers: numbers keep the precision they were given with.
-func decode(text []byte) (any, error) {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.UseNumber()
-	var value any
-	if err := d.Decode(&value); err != nil {
-		return nil, err
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, fmt.Errorf("more than one JSON value")
-	}
-	return value, nil
-}
-
-// encode is the inverse of decode.
-func encode(value any) (json.RawMessage, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(value); err != nil {
-		return nil, fmt.Errorf("encode a preference: %w", err)
-	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 // unfit says why a decoded value cannot be worked with: it nests deeper than depth levels, or holds a number that is no
@@ -94,29 +69,6 @@ func mantissa(n json.Number) string {
 		return string(n[:i])
 	}
 	return string(n)
-}
-
-// mergePatch applies a JSON Merge Patch to decoded values: MergePatch of RFC 7396, section 2, which leaves target as it
-// is and may share parts of it.
-func mergePatch(target, patch any) any {
-	members, ok := patch.(map[string]any)
-	if !ok {
-		return patch
-	}
-	result := map[string]any{}
-	if object, ok := target.(map[string]any); ok {
-		for name, value := range object {
-			result[name] = value
-		}
-	}
-	for name, value := range members {
-		if value == nil {
-			delete(result, name)
-			continue
-		}
-		result[name] = mergePatch(result[name], value)
-	}
-	return result
 }
 
 // maxPointerToken bounds how much of a member's name, which is of the client's own choosing, a pointer repeats.

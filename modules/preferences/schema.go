@@ -12,6 +12,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/web"
 )
 
 // Limits on what one validation may cost. A schema is small and may still take forever: a chain of thirty definitions,
@@ -175,7 +176,7 @@ func (s *schemas) of(d Definition) (*schema, error) {
 	if kept, ok := s.kept.Get(sum); ok {
 		return kept, nil
 	}
-	document, err := decode(d.Schema)
+	document, err := web.DecodeValue(d.Schema)
 	if err != nil {
 		return nil, fmt.Errorf("stored schema of %s: %w", d.Key, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
+	"github.com/strata-accounts/strata/platform/web"
 )
 
 // userIDPrefix is the TypeID prefix of users, whose preferences these are.
@@ -121,7 +122,7 @@ func (s *Service) checkStored(ctx context.Context, d Definition) error {
 	}
 	var broken int64
 	err = s.repo.EachValue(ctx, d.Key, func(text json.RawMessage, users int64) error {
-		value, err := decode(text)
+		value, err := web.DecodeValue(text)
 		if err != nil {
 			return fmt.Errorf("stored value of %s: %w", d.Key, err)
 		}
@@ -230,12 +231,12 @@ func (s *Service) patchOne(c Catalogue, v *Values, key string, patch any) ([]err
 	if set, ok := v.get(key); ok {
 		current = set
 	}
-	target, err := decode(current)
+	target, err := web.DecodeValue(current)
 	if err != nil {
 		return nil, fmt.Errorf("stored value of %s: %w", key, err)
 	}
-	value := mergePatch(target, patch)
-	text, err := encode(value)
+	value := web.MergeValue(target, patch)
+	text, err := web.EncodeValue(value)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
 	"github.com/strata-accounts/strata/platform/rollout"
+	"github.com/strata-accounts/strata/platform/web"
+	"github.com/strata-accounts/strata/platform/web/webtest"
 )
 
 var errNoUser = errs.New(errs.NotFound, "user_not_found", "There is no such user.")
@@ -293,15 +295,15 @@ func TestPatchIsAllOrNothing(t *testing.T) {
 	w.define("b", `{"not":{"type":"boolean"}}`, `"x"`)
 	user := w.person()
 	rapid.Check(t, func(rt *rapid.T) {
-		patch := rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "nothing"}), anyJSON(2), 0, 3).Draw(rt, "patch")
+		patch := rapid.MapOfN(rapid.SampledFrom([]string{"a", "b", "nothing"}), webtest.AnyJSON(2), 0, 3).Draw(rt, "patch")
 		before := w.document(user)
-		text, err := encode(patch)
+		text, err := web.EncodeValue(patch)
 		if err != nil {
 			rt.Fatal(err)
 		}
 		err = w.patch(user, string(text))
 		after := w.document(user)
-		merged, _ := mergePatch(before, patch).(map[string]any)
+		merged, _ := web.MergeValue(before, patch).(map[string]any)
 		for key, value := range map[string]any{"a": mustDecode(rt, `{"b":1}`), "b": "x"} {
 			if _, holds := merged[key]; !holds {
 				merged[key] = value

@@ -122,9 +122,6 @@ func (m *Module) cleanUp(ctx context.Context) {
 		case <-ticker.C:
 		}
 		n, err := m.Service.deleteExpired(ctx)
-		if err == nil {
-			err = m.deps.Repository.DeleteStale(ctx, clientMemory)
-		}
 		if err != nil && ctx.Err() == nil {
 			m.deps.Log.ErrorContext(ctx, "removal of expired sessions failed", "error", err)
 		}

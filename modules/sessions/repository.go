@@ -79,10 +79,11 @@ type Repository interface {
 	// Errors: none of its own.
 	Forget(ctx context.Context, userID uuid.UUID) error
 
-	// DeleteStale removes counts that have run out, and clients that have not been seen for so long.
+	// DeleteStale removes at most limit counts that have run out, and at most limit clients that have not been seen for so
+	// long, and returns how many.
 	//
 	// Errors: none of its own.
-	DeleteStale(ctx context.Context, unseen time.Duration) error
+	DeleteStale(ctx context.Context, unseen time.Duration, limit int) (int64, error)
 }
 
 // Reader is the part of Repository that changes nothing: all that a comparison of two rungs may call.

@@ -171,12 +171,16 @@ func (r *DirectRepository) Forget(ctx context.Context, userID uuid.UUID) error {
 }
 
 // DeleteStale implements Repository.
-func (r *DirectRepository) DeleteStale(ctx context.Context, unseen time.Duration) error {
-	if err := r.exec(ctx, `DELETE FROM sign_in_failures WHERE expires_at <= clock_timestamp()`); err != nil {
-		return err
+func (r *DirectRepository) DeleteStale(ctx context.Context, unseen time.Duration, limit int) (int64, error) {
+	failures, err := r.count(ctx, `DELETE FROM sign_in_failures WHERE key IN (
+		SELECT key FROM sign_in_failures WHERE expires_at <= clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`, limit)
+	if err != nil {
+		return 0, err
 	}
-	return r.exec(ctx, `DELETE FROM sign_in_clients WHERE seen_at <= clock_timestamp() - make_interval(secs => $1)`,
-		unseen.Seconds())
+	clients, err := r.count(ctx, `DELETE FROM sign_in_clients WHERE key IN (
+		SELECT key FROM sign_in_clients WHERE seen_at <= clock_timestamp() - make_interval(secs => $1) LIMIT $2
+		FOR UPDATE SKIP LOCKED)`, unseen.Seconds(), limit)
+	return failures + clients, err
 }
 
 func (r *DirectRepository) exec(ctx context.Context, query string, args ...any) error {

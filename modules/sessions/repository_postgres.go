@@ -244,10 +244,15 @@ func (r *PostgresRepository) Forget(ctx context.Context, userID uuid.UUID) error
 }
 
 // DeleteStale implements Repository.
-func (r *PostgresRepository) DeleteStale(ctx context.Context, unseen time.Duration) error {
-	if err := r.db.Gorm(ctx).Delete(&failuresRow{}, "expires_at <= clock_timestamp()").Error; err != nil {
-		return translate(err)
+func (r *PostgresRepository) DeleteStale(ctx context.Context, unseen time.Duration, limit int) (int64, error) {
+	free := clause.Locking{Strength: "UPDATE", Options: "SKIP LOCKED"}
+	over := r.db.Gorm(ctx).Model(&failuresRow{}).Select("key").Where("expires_at <= clock_timestamp()").Limit(limit).Clauses(free)
+	failures := r.db.Gorm(ctx).Delete(&failuresRow{}, "key IN (?)", over)
+	if failures.Error != nil {
+		return 0, translate(failures.Error)
 	}
-	old := "seen_at <= clock_timestamp() - make_interval(secs => ?)"
-	return translate(r.db.Gorm(ctx).Delete(&clientRow{}, old, unseen.Seconds()).Error)
+	old := r.db.Gorm(ctx).Model(&clientRow{}).Select("key").
+		Where("seen_at <= clock_timestamp() - make_interval(secs => ?)", unseen.Seconds()).Limit(limit).Clauses(free)
+	clients := r.db.Gorm(ctx).Delete(&clientRow{}, "key IN (?)", old)
+	return failures.RowsAffected + clients.RowsAffected, translate(clients.Error)
 }

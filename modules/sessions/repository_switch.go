@@ -140,8 +140,8 @@ func (r *SwitchRepository) Forget(ctx context.Context, userID uuid.UUID) error {
 }
 
 // DeleteStale implements Repository.
-func (r *SwitchRepository) DeleteStale(ctx context.Context, unseen time.Duration) error {
-	return rollout.Exec(ctx, r.ladder, "stale", nil, func(ctx context.Context, rung Repository) error {
-		return rung.DeleteStale(ctx, unseen)
+func (r *SwitchRepository) DeleteStale(ctx context.Context, unseen time.Duration, limit int) (int64, error) {
+	return rollout.Write(ctx, r.ladder, "stale", nil, func(ctx context.Context, rung Repository) (int64, error) {
+		return rung.DeleteStale(ctx, unseen, limit)
 	})
 }

@@ -391,7 +391,7 @@ func testAttempts(t *testing.T, d *db.DB, r Repository) {
 	count(a, 1)
 
 	mustExec(t, d, `UPDATE sign_in_failures SET expires_at = now()`)
-	wantError(t, "delete stale", r.DeleteStale(t.Context(), day), nil)
+	wantDeletedStale(t, r, day)
 	var left int
 	if err := d.SQL().QueryRowContext(t.Context(), `SELECT count(*) FROM sign_in_failures`).Scan(&left); err != nil || left != 0 {
 		t.Errorf("%d counts left, %v", left, err)
@@ -430,12 +430,12 @@ func testKnownClient(t *testing.T, d *db.DB, r Repository) {
 	if keyOf() != a.Client {
 		t.Error("a known client has no count of its own")
 	}
-	wantError(t, "delete stale", r.DeleteStale(t.Context(), day), nil)
+	wantDeletedStale(t, r, day)
 	if keyOf() != a.Client {
 		t.Error("a client was forgotten too early")
 	}
 	mustExec(t, d, `UPDATE sign_in_clients SET seen_at = seen_at - interval '2 days'`)
-	wantError(t, "delete stale", r.DeleteStale(t.Context(), day), nil)
+	wantDeletedStale(t, r, day)
 	if keyOf() != a.Account {
 		t.Error("a client that was not seen any more is still known")
 	}
@@ -474,4 +474,15 @@ func testTransaction(t *testing.T, d *db.DB, r Repository) {
 	}
 	_, err = r.ByToken(t.Context(), inside.TokenHash)
 	wantError(t, "a session that was rolled back", err, ErrNotFound)
+}
+
+// wantDeletedStale removes what is stale one by one.
+func wantDeletedStale(t *testing.T, r Repository, unseen time.Duration) {
+	t.Helper()
+	for n := int64(1); n > 0; {
+		var err error
+		if n, err = r.DeleteStale(t.Context(), unseen, 1); err != nil || n > 2 {
+			t.Fatalf("deleted %d of each kind at most, %v", n, err)
+		}
+	}
 }

@@ -104,7 +104,8 @@ func (w *twin) attempt(ctx context.Context, r Repository, p *rollouttest.Player,
 	case 2:
 		return p.Note("Forget", nil, r.Forget(ctx, user))
 	case 3:
-		return p.Note("DeleteStale", nil, r.DeleteStale(ctx, p.Hours(-1, 1)))
+		n, err := r.DeleteStale(ctx, p.Hours(-1, 1), 1000)
+		return p.Note("DeleteStale", n, err)
 	default:
 		a := Attempt{Account: hashOf(fmt.Sprint("account", p.IntN(3))), Client: client, Max: 3, Window: p.Hours(-1, 2)}
 		w.keys = append(w.keys, a.Account)

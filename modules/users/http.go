@@ -17,15 +17,18 @@ import (
 // confirmLimit names the limit on confirmations by client address in web.Config.Limits.
 const confirmLimit = "confirm"
 
+const writeScope = "users:write"
+
 // Routes registers the module's operations.
 func (m *Module) Routes(api *web.API) {
 	h := handlers{m.Service, m.deps.Config.ImportBatch}
-	read, write := web.Auth{Scope: "users:read"}, web.Auth{Scope: "users:write"}
+	read, write := web.Auth{Scope: "users:read"}, web.Auth{Scope: writeScope}
 	web.Register(api, web.Operation{
 		ID: "createUser", Method: http.MethodPost, Path: "/v1/users", Tag: "users", Summary: "Create a user",
-		Description: "Open to everybody where users.public_sign_up is set.", Status: http.StatusCreated,
-		Auth: web.Auth{Scope: "users:write", Public: m.deps.Config.PublicSignUp}, RateLimit: h.signUpLimit(m.deps.Config),
-		Errors: []int{http.StatusConflict},
+		Description: "Open to everybody where users.public_sign_up is set, but for metadata, which takes a key.",
+		Status:      http.StatusCreated,
+		Auth:        web.Auth{Scope: writeScope, Public: m.deps.Config.PublicSignUp}, RateLimit: h.signUpLimit(m.deps.Config),
+		Errors: []int{http.StatusForbidden, http.StatusConflict},
 	}, h.create)
 	web.Register(api, web.Operation{
 		ID: "listUsers", Method: http.MethodGet, Path: "/v1/users", Tag: "users", Summary: "List users",
@@ -39,7 +42,7 @@ func (m *Module) Routes(api *web.API) {
 		ID: "updateUser", Method: http.MethodPatch, Path: "/v1/users/{id}", Tag: "users", Summary: "Change a user",
 		Description: "A JSON merge patch (RFC 7396). A session may change its own user's name only. Suspending a user ends " +
 			"its sessions before this answers; a new e-mail address is not verified.",
-		Auth: web.Auth{Scope: "users:write", Self: "id"}, Errors: []int{http.StatusNotFound, http.StatusConflict},
+		Auth: web.Auth{Scope: writeScope, Self: "id"}, Errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, h.update)
 	web.Register(api, web.Operation{
 		ID: "deleteUser", Method: http.MethodDelete, Path: "/v1/users/{id}", Tag: "users", Summary: "Delete or erase a user",
@@ -49,13 +52,14 @@ func (m *Module) Routes(api *web.API) {
 	}, h.remove)
 	web.Register(api, web.Operation{
 		ID: "restoreUser", Method: http.MethodPost, Path: "/v1/users/{id}/restore", Tag: "users", Summary: "Restore a deleted user",
-		Auth: write, Errors: []int{http.StatusNotFound, http.StatusConflict},
+		Description: "The user is active again, also one who was suspended before being deleted.",
+		Auth:        write, Errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, h.restore)
 	web.Register(api, web.Operation{
 		ID: "setPassword", Method: http.MethodPut, Path: "/v1/users/{id}/password", Tag: "users", Summary: "Set a password",
 		Description: "8 to 256 characters, taken verbatim; common ones are refused. All sessions end but the one that makes " +
 			"this request.",
-		Auth:   web.Auth{Scope: "users:write", Self: "id"},
+		Auth:   web.Auth{Scope: writeScope, Self: "id"},
 		Errors: []int{http.StatusNotFound, http.StatusConflict, http.StatusServiceUnavailable},
 	}, h.setPassword)
 	h.tokenRoutes(api)
@@ -73,7 +77,7 @@ func (m *Module) Routes(api *web.API) {
 }
 
 func (h handlers) tokenRoutes(api *web.API) {
-	write := web.Auth{Scope: "users:write"}
+	write := web.Auth{Scope: writeScope}
 	web.Register(api, web.Operation{
 		ID: "requestEmailVerification", Method: http.MethodPost, Path: "/v1/users/{id}/email-verifications", Tag: "users",
 		Summary:     "Make a token that verifies the e-mail address",
@@ -209,6 +213,9 @@ type createOutput struct {
 }
 
 func (h handlers) create(ctx context.Context, in *createInput) (*createOutput, error) {
+	if len(in.Body.Metadata) > 0 && !web.CallerFrom(ctx).Has(writeScope) {
+		return nil, web.ErrForbidden // who signs up for themselves must not say what the application knows of them
+	}
 	u, err := h.service.Create(ctx, in.newUser())
 	if err != nil {
 		return nil, err
@@ -327,6 +334,9 @@ type updateInput struct {
 	}
 }
 
+// Check implements web.Checker.
+func (in *updateInput) Check() error { return in.patch().Validate() }
+
 func (in *updateInput) patch() Patch {
 	p := Patch{Email: in.Body.Email.Ptr(), Name: in.Body.Name.Ptr(), Metadata: json.RawMessage(in.Body.Metadata.Value)}
 	if in.Body.Name.Null {
@@ -375,16 +385,17 @@ func (h handlers) remove(ctx context.Context, in *removeInput) (*struct{}, error
 	return nil, h.service.Delete(ctx, id, ifMatch(in.Conditional))
 }
 
-type idInput struct {
+type restoreInput struct {
+	web.Conditional
 	ID string `path:"id" doc:"The user's id."`
 }
 
-func (h handlers) restore(ctx context.Context, in *idInput) (*userOutput, error) {
+func (h handlers) restore(ctx context.Context, in *restoreInput) (*userOutput, error) {
 	id, err := parseID(in.ID)
 	if err != nil {
 		return nil, err
 	}
-	u, err := h.service.Restore(ctx, id)
+	u, err := h.service.Restore(ctx, id, ifMatch(in.Conditional))
 	if err != nil {
 		return nil, err
 	}
@@ -413,6 +424,10 @@ func (h handlers) setPassword(ctx context.Context, in *setPasswordInput) (*struc
 	})
 }
 
+type userInput struct {
+	ID string `path:"id" doc:"The user's id."`
+}
+
 type mailedOutput struct {
 	Body struct {
 		Token     string    `json:"token" doc:"To be mailed to the user. It is shown this once."`
@@ -429,7 +444,7 @@ func mailed(t MailedToken, err error) (*mailedOutput, error) {
 	return out, nil
 }
 
-func (h handlers) requestEmailVerification(ctx context.Context, in *idInput) (*mailedOutput, error) {
+func (h handlers) requestEmailVerification(ctx context.Context, in *userInput) (*mailedOutput, error) {
 	id, err := parseID(in.ID)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,25 @@ func TestUserOverHTTP(t *testing.T) {
 	if got.Name != "" || string(got.Metadata) != `{}` {
 		t.Errorf("patched with nulls %+v", got)
 	}
+	c.Do("PATCH", path, `{"metadata":{"t":"<b>&c>","n":1.50,"l":[{"x":null}]}}`).Want(200)
+	c.Do("PATCH", path, `{"metadata":{"m":1}}`).Want(200).JSON(&got)
+	if string(got.Metadata) != `{"l":[{"x":null}],"m":1,"n":1.50,"t":"<b>&c>"}` {
+		t.Errorf("what a patch does not name became %s", got.Metadata)
+	}
+	many := make(map[string]any)
+	for i := range 1400 {
+		many[fmt.Sprintf("%010d", i)] = nil // over 16 KiB, though nothing comes of it
+	}
+	c.Do("PATCH", path, map[string]any{"metadata": many}).Want(200)
+	wrong := c.Do("PATCH", path, `{"email":"x","name":"a\nb","status":"zz"}`).WantProblem(422, "validation_failed")
+	var pointers []string
+	for _, e := range wrong.Errors {
+		pointers = append(pointers, *e.Pointer)
+	}
+	slices.Sort(pointers)
+	if got := strings.Join(pointers, " "); got != "/email /name /status" {
+		t.Errorf("a patch that is all wrong is told of %s", got)
+	}
 	for body, code := range map[string]string{
 		`{"email":null}`: "validation_failed", `{"status":"deleted"}`: "validation_failed", `{"id":"x"}`: "validation_failed",
 		`{"metadata":[]}`: "validation_failed", `{"name":1}`: "validation_failed",
@@ -81,6 +101,7 @@ func TestUserOverHTTP(t *testing.T) {
 		t.Errorf("status %s", got.Status)
 	}
 	c.Do("PATCH", path, `{"name":"x"}`).WantProblem(409, "user_deleted")
+	c.Do("POST", path+"/restore", nil, "If-Match", `"1"`).WantProblem(412, "precondition_failed")
 	c.Do("POST", path+"/restore", nil).Want(200)
 	c.Do("POST", path+"/restore", nil).WantProblem(409, "user_not_deleted")
 	c.Do("DELETE", path+"?erase=true", nil).Want(204)
@@ -117,6 +138,14 @@ func TestPublicSignUp(t *testing.T) {
 		anyone.Do("POST", "/v1/users", map[string]string{"email": email}).Want(201)
 	}
 	anyone.Do("POST", "/v1/users", `{"email":"c@example.com"}`).WantProblem(429, "rate_limited")
+	for i := range 5 { // the application itself is not limited as one of its clients
+		c.Do("POST", "/v1/users", fmt.Sprintf(`{"email":"own%d@example.com","metadata":{"plan":"team"}}`, i)).Want(201)
+	}
+}
+
+func TestMetadataIsTheApplications(t *testing.T) {
+	_, c := serve(t, func(cfg *Config) { cfg.PublicSignUp = true })
+	c.As("").Do("POST", "/v1/users", `{"email":"a@example.com","metadata":{"role":"admin"}}`).WantProblem(403, "forbidden")
 }
 
 func TestPagesOverHTTP(t *testing.T) {

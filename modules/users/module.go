@@ -77,7 +77,7 @@ func (m *Module) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			if n, err := m.deps.Repository.DeleteExpiredTokens(ctx); err != nil {
+			if n, err := m.Service.deleteExpiredTokens(ctx); err != nil {
 				m.deps.Log.ErrorContext(ctx, "removal of expired tokens failed", "error", err)
 			} else if n > 0 {
 				m.deps.Log.InfoContext(ctx, "removed expired tokens", "count", n)

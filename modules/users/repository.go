@@ -80,10 +80,10 @@ type Repository interface {
 	// Errors: none of its own.
 	DeleteTokens(ctx context.Context, id uuid.UUID) error
 
-	// DeleteExpiredTokens removes the tokens that have expired and returns their number.
+	// DeleteExpiredTokens removes at most limit tokens that have expired and returns their number.
 	//
 	// Errors: none of its own.
-	DeleteExpiredTokens(ctx context.Context) (int64, error)
+	DeleteExpiredTokens(ctx context.Context, limit int) (int64, error)
 }
 
 // Reader is the part of Repository that changes nothing: all that a comparison of two rungs may call.

@@ -223,8 +223,9 @@ func (r *DirectRepository) DeleteTokens(ctx context.Context, id uuid.UUID) error
 }
 
 // DeleteExpiredTokens implements Repository.
-func (r *DirectRepository) DeleteExpiredTokens(ctx context.Context) (int64, error) {
-	res, err := r.db.Querier(ctx).ExecContext(ctx, `DELETE FROM user_tokens WHERE expires_at <= clock_timestamp()`)
+func (r *DirectRepository) DeleteExpiredTokens(ctx context.Context, limit int) (int64, error) {
+	res, err := r.db.Querier(ctx).ExecContext(ctx, `DELETE FROM user_tokens WHERE hash IN (
+		SELECT hash FROM user_tokens WHERE expires_at <= clock_timestamp() LIMIT $1 FOR UPDATE SKIP LOCKED)`, limit)
 	if err != nil {
 		return 0, translate(err)
 	}

@@ -215,8 +215,10 @@ func (r *PostgresRepository) DeleteTokens(ctx context.Context, id uuid.UUID) err
 }
 
 // DeleteExpiredTokens implements Repository.
-func (r *PostgresRepository) DeleteExpiredTokens(ctx context.Context) (int64, error) {
-	res := r.db.Gorm(ctx).Where("expires_at <= clock_timestamp()").Delete(&tokenRow{})
+func (r *PostgresRepository) DeleteExpiredTokens(ctx context.Context, limit int) (int64, error) {
+	expired := r.db.Gorm(ctx).Model(&tokenRow{}).Select("hash").Where("expires_at <= clock_timestamp()").Limit(limit).
+		Clauses(clause.Locking{Strength: "UPDATE", Options: "SKIP LOCKED"})
+	res := r.db.Gorm(ctx).Delete(&tokenRow{}, "hash IN (?)", expired)
 	return res.RowsAffected, translate(res.Error)
 }
 

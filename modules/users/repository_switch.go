@@ -135,8 +135,8 @@ func (r *SwitchRepository) DeleteTokens(ctx context.Context, id uuid.UUID) error
 }
 
 // DeleteExpiredTokens implements Repository.
-func (r *SwitchRepository) DeleteExpiredTokens(ctx context.Context) (int64, error) {
+func (r *SwitchRepository) DeleteExpiredTokens(ctx context.Context, limit int) (int64, error) {
 	return rollout.Write(ctx, r.ladder, "", nil, func(ctx context.Context, rung Repository) (int64, error) {
-		return rung.DeleteExpiredTokens(ctx)
+		return rung.DeleteExpiredTokens(ctx, limit)
 	})
 }

@@ -441,7 +441,7 @@ func testToken(t *testing.T, _ *db.DB, r Repository) {
 	}
 	take("a second time", "a", EmailVerification, ErrTokenInvalid)
 	take("expired", "old", PasswordReset, ErrTokenInvalid)
-	if n, err := r.DeleteExpiredTokens(ctx); err != nil || n != 1 {
+	if n, err := r.DeleteExpiredTokens(ctx, 10); err != nil || n != 1 {
 		t.Errorf("removed %d expired tokens, %v", n, err)
 	}
 	wantError(t, "DeleteTokens", r.DeleteTokens(ctx, u.ID), nil)

@@ -8,12 +8,12 @@ import (
 	"slices"
 	"strings"
 
-	jsonpatch "github.com/evanphx/json-patch/v5"
 	"github.com/google/uuid"
 
 	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/ids"
+	"github.com/strata-accounts/strata/platform/web"
 )
 
 // Service holds the rules of accounts. It opens the transactions, and records in each what it changed.
@@ -91,6 +91,21 @@ type Patch struct {
 	ClearMetadata bool // replaces the metadata by an empty object
 }
 
+// Validate holds what the patch names against the rules that need no user. Errors: errs.ErrInvalid.
+func (p Patch) Validate() error {
+	var fields []errs.Field
+	if p.Email != nil {
+		fields = append(fields, checkEmail(strings.TrimSpace(*p.Email))...)
+	}
+	if p.Name != nil {
+		fields = append(fields, checkName(*p.Name)...)
+	}
+	if p.Metadata != nil {
+		fields = append(fields, checkObject(p.Metadata)...) // before it is merged: the patch too must be one
+	}
+	return errs.Violated(fields)
+}
+
 func (p Patch) apply(u *User) error {
 	if p.Email != nil {
 		email := strings.TrimSpace(*p.Email)
@@ -112,10 +127,7 @@ func (p Patch) apply(u *User) error {
 		u.Metadata = json.RawMessage("{}")
 	}
 	if p.Metadata != nil {
-		if f := checkMetadata(p.Metadata); f != nil { // before it is merged: the patch too must be an object
-			return errs.Violated([]errs.Field{*f})
-		}
-		merged, err := jsonpatch.MergePatch(u.Metadata, p.Metadata)
+		merged, err := web.MergePatch(u.Metadata, p.Metadata)
 		if err != nil {
 			return fmt.Errorf("merge metadata: %w", err)
 		}
@@ -128,6 +140,9 @@ func (p Patch) apply(u *User) error {
 //
 // Errors: ErrNotFound, ErrDeleted, ErrEmailTaken, errs.ErrInvalid, and what guard returns.
 func (s *Service) Update(ctx context.Context, id uuid.UUID, p Patch, guard Guard) (User, error) {
+	if err := p.Validate(); err != nil {
+		return User{}, err
+	}
 	var before, after User
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		var err error
@@ -225,12 +240,16 @@ func (s *Service) Erase(ctx context.Context, id uuid.UUID, guard Guard) error {
 	})
 }
 
-// Restore makes a soft-deleted user active again. Errors: ErrNotFound, ErrNotDeleted.
-func (s *Service) Restore(ctx context.Context, id uuid.UUID) (User, error) {
+// Restore makes a soft-deleted user active again, also one who was suspended before.
+// Errors: ErrNotFound, ErrNotDeleted, and what guard returns.
+func (s *Service) Restore(ctx context.Context, id uuid.UUID, guard Guard) (User, error) {
 	var u User
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
 		var err error
 		u, err = s.repo.Update(ctx, id, func(u *User) error {
+			if err := guard(*u); err != nil {
+				return err
+			}
 			if u.Status != Deleted {
 				return ErrNotDeleted
 			}

@@ -328,13 +328,13 @@ func TestLifeOfAnAccount(t *testing.T) {
 	wantRecorded(t, w, "user.reactivated; user.deleted")
 	_, err = w.service.Update(ctx, u.ID, Patch{Name: &name}, anyState)
 	wantError(t, "a deleted user", err, ErrDeleted)
-	_, err = w.service.Restore(ctx, u.ID)
+	_, err = w.service.Restore(ctx, u.ID, anyState)
 	wantError(t, "restore", err, nil)
-	_, err = w.service.Restore(ctx, u.ID)
+	_, err = w.service.Restore(ctx, u.ID, anyState)
 	wantError(t, "restore again", err, ErrNotDeleted)
 	wantError(t, "erase", w.service.Erase(ctx, u.ID, anyState), nil)
 	wantRecorded(t, w, "user.restored; user.erased")
-	_, err = w.service.Restore(ctx, u.ID)
+	_, err = w.service.Restore(ctx, u.ID, anyState)
 	wantError(t, "restore after erase", err, ErrNotFound)
 	none := "/" + uuid.Nil.String()
 	if want := []string{u.ID.String() + none, u.ID.String() + none, u.ID.String() + none}; !slices.Equal(w.ended, want) || !slices.Equal(w.erased, []uuid.UUID{u.ID}) {
@@ -481,6 +481,7 @@ func TestMailedTokens(t *testing.T) {
 	wantError(t, "reset", err, nil)
 	wantError(t, "nobody's token", w.service.ResetPassword(ctx, nobody.Token, "another-Quiet-9"), ErrTokenInvalid)
 	wantError(t, "a common password", w.service.ResetPassword(ctx, one.Token, "password"), errs.ErrInvalid)
+	wantError(t, "the own address", w.service.ResetPassword(ctx, one.Token, email), errs.ErrInvalid)
 	wantError(t, "reset", w.service.ResetPassword(ctx, one.Token, "another-Quiet-9"), nil)
 	wantError(t, "the other token", w.service.ResetPassword(ctx, two.Token, "a-third-Quiet-9"), ErrTokenInvalid)
 	if len(w.ended) != 1 {
@@ -514,7 +515,14 @@ func FuzzPatch(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, patch []byte) {
 		u := User{Email: "ada@example.com", Metadata: json.RawMessage(`{"a":{"b":1},"c":[1,2]}`)}
-		if err := (Patch{Metadata: patch}).apply(&u); err != nil {
+		p := Patch{Metadata: patch}
+		if err := p.Validate(); err != nil {
+			if errs.KindOf(err) != errs.Invalid {
+				t.Errorf("%q: %v", patch, err)
+			}
+			return
+		}
+		if err := p.apply(&u); err != nil {
 			if errs.KindOf(err) != errs.Invalid {
 				t.Errorf("%q: %v", patch, err)
 			}

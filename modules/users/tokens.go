@@ -121,9 +121,23 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string) err
 		if u.Email != t.Email || u.Status == Deleted {
 			return ErrTokenInvalid
 		}
+		if err := errs.Violated(checkPassword(password, u.Email, u.Name)); err != nil { // whose it is shows only now
+			return err
+		}
 		if err := s.repo.DeleteTokens(ctx, u.ID); err != nil { // one reset voids the others
 			return err
 		}
 		return s.setHash(ctx, u.ID, uuid.Nil, func(ctx context.Context) error { return s.repo.SetCredential(ctx, u.ID, hash) })
 	})
+}
+
+// cleanupBatch bounds what one transaction of deleteExpiredTokens removes.
+const cleanupBatch = 1000
+
+// deleteExpiredTokens removes the tokens that have expired, batch by batch, and returns their number.
+func (s *Service) deleteExpiredTokens(ctx context.Context) (total int64, err error) {
+	for n := int64(1); n > 0 && err == nil; total += n {
+		n, err = s.repo.DeleteExpiredTokens(ctx, cleanupBatch)
+	}
+	return total, err
 }

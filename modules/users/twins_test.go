@@ -138,7 +138,7 @@ func (w *twin) token(ctx context.Context, r Repository, p *rollouttest.Player, i
 	case 1:
 		return p.Note("DeleteTokens", nil, r.DeleteTokens(ctx, id))
 	case 2:
-		n, err := r.DeleteExpiredTokens(ctx)
+		n, err := r.DeleteExpiredTokens(ctx, 10)
 		return p.Note("DeleteExpiredTokens", n, err)
 	default:
 		expires, err := r.CreateToken(ctx, made)

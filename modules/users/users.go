@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"net/mail"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -129,42 +130,44 @@ func (n *NewUser) Validate() error {
 }
 
 func validate(email, name string, metadata json.RawMessage) []errs.Field {
-	var fields []errs.Field
-	if f := checkEmail(email); f != nil {
-		fields = append(fields, *f)
-	}
-	if utf8.RuneCountInString(name) > MaxName {
-		fields = append(fields, errs.Field{Pointer: "/name", Code: "too_long", Message: "Must have at most 200 characters."})
-	} else if strings.ContainsFunc(name, unicode.IsControl) {
-		fields = append(fields, errs.Field{Pointer: "/name", Code: "characters", Message: "Must not contain control characters."})
-	}
-	if f := checkMetadata(metadata); f != nil {
-		fields = append(fields, *f)
-	}
-	return fields
+	return slices.Concat(checkEmail(email), checkName(name), checkMetadata(metadata))
 }
 
-func checkEmail(email string) *errs.Field {
+func checkEmail(email string) []errs.Field {
 	if email == "" {
-		return &errs.Field{Pointer: "/email", Code: "required", Message: "Must not be empty."}
+		return []errs.Field{{Pointer: "/email", Code: "required", Message: "Must not be empty."}}
 	}
 	if utf8.RuneCountInString(email) > MaxEmail {
-		return &errs.Field{Pointer: "/email", Code: "too_long", Message: "Must have at most 254 characters."}
+		return []errs.Field{{Pointer: "/email", Code: "too_long", Message: "Must have at most 254 characters."}}
 	}
 	addr, err := mail.ParseAddress(email)
 	if err != nil || addr.Address != email || strings.ContainsFunc(email, unicode.IsControl) {
-		return &errs.Field{Pointer: "/email", Code: "format", Message: "Must be an e-mail address such as ada@example.com."}
+		return []errs.Field{{Pointer: "/email", Code: "format", Message: "Must be an e-mail address such as ada@example.com."}}
 	}
 	return nil
 }
 
-func checkMetadata(metadata json.RawMessage) *errs.Field {
-	if len(metadata) > MaxMetadata {
-		return &errs.Field{Pointer: "/metadata", Code: "too_long", Message: "Must have at most 16384 bytes."}
+func checkName(name string) []errs.Field {
+	if utf8.RuneCountInString(name) > MaxName {
+		return []errs.Field{{Pointer: "/name", Code: "too_long", Message: "Must have at most 200 characters."}}
 	}
+	if strings.ContainsFunc(name, unicode.IsControl) {
+		return []errs.Field{{Pointer: "/name", Code: "characters", Message: "Must not contain control characters."}}
+	}
+	return nil
+}
+
+func checkMetadata(metadata json.RawMessage) []errs.Field {
+	if len(metadata) > MaxMetadata {
+		return []errs.Field{{Pointer: "/metadata", Code: "too_long", Message: "Must have at most 16384 bytes."}}
+	}
+	return checkObject(metadata)
+}
+
+func checkObject(metadata json.RawMessage) []errs.Field {
 	var object map[string]any // decoding also refuses numbers that no client could read
 	if err := json.Unmarshal(metadata, &object); err != nil || object == nil {
-		return &errs.Field{Pointer: "/metadata", Code: "type", Message: "Must be a JSON object, its numbers such as fit a double."}
+		return []errs.Field{{Pointer: "/metadata", Code: "type", Message: "Must be a JSON object whose numbers fit a double."}}
 	}
 	return nil
 }

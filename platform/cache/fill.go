@@ -43,14 +43,14 @@ func stored(epoch string, body []byte, missing bool) string {
 	return fmt.Sprintf("V%s%c%08x%s", epoch, mark, time.Now().Unix(), body)
 }
 
-// fillSoon has a value stored. It does not wait for Redis.
-func (s *shared) fillSoon(f fill) {
+// fillSoon has a value stored, and reports whether it will be tried. It does not wait for Redis.
+func (s *shared) fillSoon(f fill) bool {
 	q := &s.fills[f.claim.group]
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || len(q.waiting) == fillsWaiting || q.bytes+len(f.value) > bytesWaiting {
 		f.stats.rejectedRedis.Inc()
-		return
+		return false
 	}
 	q.waiting = append(q.waiting, f)
 	q.bytes += len(f.value)
@@ -58,6 +58,7 @@ func (s *shared) fillSoon(f fill) {
 		q.working = true
 		q.ended.Go(func() { s.fillWaiting(f.claim.group) })
 	}
+	return true
 }
 
 // fillWaiting stores what waits, until there is nothing more.

@@ -3,12 +3,21 @@ package cache
 import (
 	"context"
 	"time"
+
+	"github.com/strata-accounts/strata/platform/db"
 )
 
 const (
 	beatEvery = time.Second
 	aliveFor  = 5 * time.Second
 )
+
+// Live returns how many instances use this database: those that have told so lately.
+func Live(ctx context.Context, d *db.DB) (n int, err error) {
+	err = d.Querier(ctx).QueryRowContext(ctx,
+		`SELECT count(*) FROM cache_instance WHERE seen_at > now() - $1::float8 * interval '1 second'`, aliveFor.Seconds()).Scan(&n)
+	return n, db.Translate(err, nil)
+}
 
 // beat tells the other instances that this one is up, and learns how many they are. Without Redis several cannot share a
 // cache: each then goes without, and says so.

@@ -103,9 +103,11 @@ func (r *read) fill(ctx context.Context, value any, missing bool) {
 			return
 		}
 	}
-	r.c.shared.fillSoon(fill{
+	if !r.c.shared.fillSoon(fill{
 		context.WithoutCancel(ctx), r.claim, stored(r.claim.epoch, body, missing), r.c.lifetime(missing), r.stats,
-	})
+	}) {
+		r.release(ctx)
+	}
 	r.claim.lease = ""
 }
 

@@ -228,7 +228,7 @@ func (c *Cache) announced(payload string) {
 	case parts[0] == g.at.epoch && e.pos <= g.at.pos:
 		c.owe(g, e.origin)
 	default:
-		if parts[0] == g.at.epoch {
+		if parts[0] == g.at.epoch && len(g.parked) < logLength { // its writer gets over one that is not
 			g.parked = append(g.parked, e)
 		}
 		g.wake()

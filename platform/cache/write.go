@@ -30,6 +30,9 @@ func Underway(kind string) string { return name{kind, everything}.String() }
 // rule, 0.3 s at most when an instance has stalled, and 1 s at most when Redis cannot be reached while others may still
 // reach it. Touch itself never fails because of Redis.
 func (c *Cache) Touch(ctx context.Context, keys ...string) error {
+	if len(keys) == 0 {
+		return nil
+	}
 	names := make([]name, len(keys))
 	for i, k := range keys {
 		names[i] = parseName(k)

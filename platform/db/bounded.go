@@ -23,6 +23,7 @@ type bounded struct {
 	wait    time.Duration
 	waited  atomic.Int64 // calls that found no permit free
 	refused atomic.Int64 // calls that gave up
+	lately  atomic.Int64 // when one last did, in Unix nanoseconds
 }
 
 func newBounded(pool *sql.DB, cfg Config) *bounded {
@@ -31,9 +32,13 @@ func newBounded(pool *sql.DB, cfg Config) *bounded {
 	}
 }
 
-// Exhausted reports with errs.ErrBusy that every connection is in use right now.
+// exhaustedFor is how long a pool counts as exhausted after a call has given up waiting.
+const exhaustedFor = 5 * time.Second
+
+// Exhausted reports with errs.ErrBusy that every connection is in use, and that calls have lately waited in vain for one:
+// a pool that is merely full does its work.
 func (d *DB) Exhausted(context.Context) error {
-	if len(d.pool.permits) == cap(d.pool.permits) {
+	if len(d.pool.permits) == cap(d.pool.permits) && time.Since(time.Unix(0, d.pool.lately.Load())) < exhaustedFor {
 		return errs.ErrBusy
 	}
 	return nil
@@ -154,6 +159,7 @@ func (b *bounded) acquire(ctx context.Context) (*permit, error) {
 		return nil, Translate(ctx.Err(), nil)
 	case <-timer.C:
 		b.refused.Add(1)
+		b.lately.Store(time.Now().UnixNano())
 		return nil, errs.ErrBusy
 	}
 }

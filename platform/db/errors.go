@@ -7,7 +7,6 @@ import (
 	"errors"
 	"net"
 	"strings"
-
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"

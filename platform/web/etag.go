@@ -53,21 +53,21 @@ func (c Conditional) CheckWrite(etag string) error {
 	return nil
 }
 
-// CheckRead decides about reading a resource whose current entity tag is etag: nil to answer with it, NotModified(etag)
-// when the client already holds it, or ErrPreconditionFailed and ErrIfMatchMalformed as CheckWrite has them.
+// CheckRead decides about reading a resource whose current entity tag is etag: nil to answer with it, an error that becomes
+// 304 when the client already holds it, or ErrPreconditionFailed and ErrIfMatchMalformed as CheckWrite has them.
 func (c Conditional) CheckRead(etag string) error {
 	if err := (Conditional{IfMatch: c.IfMatch}).CheckWrite(etag); err != nil {
 		return err
 	}
-	if c.NotModified(etag) {
-		return NotModified(etag)
+	if c.holds(etag) {
+		return notModified(etag)
 	}
 	return nil
 }
 
-// NotModified reports whether the client already holds the representation tagged etag. A malformed If-None-Match
+// holds reports whether the client already holds the representation tagged etag. A malformed If-None-Match
 // counts as none: the client then gets the whole representation, which is always right.
-func (c Conditional) NotModified(etag string) bool {
+func (c Conditional) holds(etag string) bool {
 	if c.IfNoneMatch == "" {
 		return false
 	}
@@ -75,9 +75,7 @@ func (c Conditional) NotModified(etag string) bool {
 	return ok && tags.match(etag, weak)
 }
 
-// NotModified is returned by a handler, as its error, to answer 304 with the resource's entity tag.
-func NotModified(etag string) error { return notModified(etag) }
-
+// notModified is returned by a handler, as its error, to answer 304 with the resource's entity tag.
 type notModified string
 
 func (notModified) Error() string { return "not modified" }

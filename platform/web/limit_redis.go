@@ -15,17 +15,18 @@ import (
 // RedisLimiter counts for all instances that share a Redis. Keys are stored hashed: they may hold addresses.
 type RedisLimiter struct {
 	limiter *redis_rate.Limiter
+	prefix  string
 }
 
-// NewRedisLimiter returns a limiter on client.
-func NewRedisLimiter(client redis.UniversalClient) *RedisLimiter {
-	return &RedisLimiter{redis_rate.NewLimiter(client)}
+// NewRedisLimiter returns a limiter on client whose keys begin with "rate:", which is the library's, and prefix.
+func NewRedisLimiter(client redis.UniversalClient, prefix string) *RedisLimiter {
+	return &RedisLimiter{redis_rate.NewLimiter(client), prefix}
 }
 
 // Allow implements Limiter.
 func (l *RedisLimiter) Allow(ctx context.Context, key string, limit Limit) (Decision, error) {
 	sum := sha256.Sum256([]byte(key))
-	res, err := l.limiter.Allow(ctx, "strata:"+hex.EncodeToString(sum[:]), redis_rate.Limit{
+	res, err := l.limiter.Allow(ctx, l.prefix+":"+hex.EncodeToString(sum[:]), redis_rate.Limit{
 		Rate: limit.Requests, Burst: limit.Requests, Period: limit.Per,
 	})
 	if err != nil {

@@ -23,7 +23,7 @@ func redisLimiter(t *testing.T, url string) *web.RedisLimiter {
 	opts.ContextTimeoutEnabled, opts.MaxRetries, opts.DialerRetries = true, -1, 1
 	client := redis.NewClient(opts)
 	t.Cleanup(func() { _ = client.Close() })
-	return web.NewRedisLimiter(client)
+	return web.NewRedisLimiter(client, "test")
 }
 
 // allowed counts how many of n requests pass.

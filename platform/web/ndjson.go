@@ -2,6 +2,7 @@ package web
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"io"
 	"iter"
@@ -17,8 +18,8 @@ import (
 // MaxLine is the longest line of an NDJSON body in bytes.
 const MaxLine = 64 << 10
 
-// ErrLineTooLong reports a line over MaxLine; what follows it cannot be told apart, so that reading ends there.
-var ErrLineTooLong = errs.New(errs.TooLarge, "line_too_long", "A line of the body is longer than 64 KiB.")
+// ErrLineTooLong is the Err of a line over MaxLine.
+var ErrLineTooLong = errs.New(errs.TooLarge, "line_too_long", "The line is longer than 64 KiB.")
 
 // NDJSONBody is embedded in the input of a streaming operation that reads one T a line from its request body.
 type NDJSONBody[T any] struct {
@@ -31,7 +32,7 @@ type NDJSONBody[T any] struct {
 type Line[T any] struct {
 	Number int // from 1; blank lines count but are not delivered
 	Value  T
-	Err    error // Malformed or Invalid with pointers: the line is not a T; Value is then zero
+	Err    error // Malformed, or Invalid with pointers, or ErrLineTooLong: the line is not a T; Value is then zero
 }
 
 // open takes hold of the body.
@@ -43,30 +44,47 @@ func (b *NDJSONBody[T]) open(body io.Reader, types huma.Registry) {
 func (*NDJSONBody[T]) recordType() reflect.Type { return reflect.TypeFor[T]() }
 
 // Lines delivers the lines in order. The second value is not nil once, at the end, if the body could not be read to its
-// end: the client went away or stalled, or ErrLineTooLong.
+// end: the client went away or stalled.
 func (b *NDJSONBody[T]) Lines() iter.Seq2[Line[T], error] {
 	return func(yield func(Line[T], error) bool) {
-		scanner := bufio.NewScanner(b.body)
-		scanner.Buffer(make([]byte, 0, 32<<10), MaxLine)
-		number := 0
-		for scanner.Scan() {
-			number++
-			if len(scanner.Bytes()) == 0 {
-				continue
-			}
+		body := bufio.NewReaderSize(b.body, MaxLine+len("\r\n"))
+		for number := 1; ; number++ {
+			text, err := readLine(body)
 			line := Line[T]{Number: number}
-			line.Err = decodeStrict(scanner.Bytes(), b.types, b.schema, &line.Value)
-			if !yield(line, nil) {
+			switch {
+			case errors.Is(err, ErrLineTooLong):
+				line.Err = err
+			case err != nil && !errors.Is(err, io.EOF):
+				yield(line, unread(err))
+				return
+			case len(text) > 0:
+				line.Err = decodeStrict(text, b.types, b.schema, &line.Value)
+			}
+			if (len(text) > 0 || line.Err != nil) && !yield(line, nil) || errors.Is(err, io.EOF) {
 				return
 			}
 		}
-		switch err := scanner.Err(); {
-		case errors.Is(err, bufio.ErrTooLong):
-			yield(Line[T]{Number: number + 1}, ErrLineTooLong)
-		case err != nil:
-			yield(Line[T]{Number: number + 1}, unread(err))
-		}
 	}
+}
+
+// readLine returns the next line without its end, and io.EOF with the last one. Errors: ErrLineTooLong for a line that has
+// been passed over, and the reader's.
+func readLine(r *bufio.Reader) ([]byte, error) {
+	text, err := r.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) {
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = r.ReadSlice('\n')
+		}
+		if err == nil || errors.Is(err, io.EOF) {
+			err = ErrLineTooLong // after the last line comes an empty one
+		}
+		return nil, err
+	}
+	text = bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+	if len(text) > MaxLine {
+		return nil, ErrLineTooLong
+	}
+	return text, err
 }
 
 // streamBody is a request body of any length: it cuts off a client that stalls, and knows whether it was read to its end.

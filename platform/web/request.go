@@ -156,7 +156,7 @@ func (s *Server) begin(c *gin.Context) *request {
 		TraceID: s.traceID(in),
 		IP:      s.clientIP(c),
 	}
-	r.noCache = strings.Contains(header(in.Header, "Cache-Control"), "no-cache")
+	r.noCache = asksNoCache(in.Header["Cache-Control"])
 	r.in = *in.WithContext(r)
 	c.Request = &r.in
 	r.id[0] = r.info.ID
@@ -164,6 +164,18 @@ func (s *Server) begin(c *gin.Context) *request {
 	r.header["Cache-Control"] = noStore
 	r.header["X-Content-Type-Options"] = noSniff
 	return r
+}
+
+// asksNoCache looks for a request's no-cache directive (RFC 9111, 5.2).
+func asksNoCache(lines []string) bool {
+	for _, line := range lines {
+		for directive := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(directive), "no-cache") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // header is Get for a name in canonical form, which it need not look at.

@@ -176,9 +176,10 @@ func (r *route) admit(c *gin.Context, req *request) ([]byte, error) {
 	return r.takeBody(c, req)
 }
 
-// throttle applies the operation's limit to the client's address.
+// throttle applies the operation's limit to the client's address. A key with the operation's scope has none: it acts for
+// all the clients of an application.
 func (r *route) throttle(req *request) error {
-	if r.limit.Requests == 0 {
+	if r.limit.Requests == 0 || r.auth.Scope != "" && req.caller.Has(r.auth.Scope) {
 		return nil
 	}
 	d, err := r.api.server.limiter.Allow(req, r.op.RateLimit+":"+Network(req.info.IP), r.limit)

@@ -77,7 +77,7 @@ func TestRequestInfo(t *testing.T) {
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	var got info
 	res := f.anyone.As(aliceToken).Do("GET", "/v1/me", nil, "X-Request-ID", "abc-1", "Traceparent", "00-"+trace+"-00f067aa0ba902b7-01",
-		"X-Forwarded-For", "6.6.6.6, 203.0.113.9", "Cache-Control", "no-cache").Want(200)
+		"X-Forwarded-For", "6.6.6.6, 203.0.113.9", "Cache-Control", "max-age=0, No-Cache").Want(200)
 	res.JSON(&got)
 	want := info{Kind: "user", ID: ids.Format("user", aliceID), IP: "203.0.113.9", RequestID: "abc-1", TraceID: trace, NoCache: true, Kept: "alice's session"}
 	if got != want {

@@ -231,8 +231,8 @@ func TestStreamsOutliveRequests(t *testing.T) {
 		ID: "export", Method: "POST", Path: "/export", Streams: true, Auth: web.Auth{Public: true}, Answers: []string{web.NDJSON},
 	}, func(_ context.Context, in *importInput) (*web.Stream, error) {
 		return web.StreamNDJSON(func(ctx context.Context, w *web.RecordWriter) error {
-			for _, err := range in.Lines() {
-				if err != nil {
+			for line, err := range in.Lines() {
+				if err := errors.Join(err, line.Err); err != nil {
 					return err
 				}
 			}

@@ -53,6 +53,7 @@ func StreamCSV(header []string, write func(ctx context.Context, w *CSVWriter) er
 		c := humagin.Unwrap(hc)
 		w := &CSVWriter{records: newRecordWriter(c, CSV+"; charset=utf-8")}
 		w.csv = csv.NewWriter(&w.records.buf)
+		w.csv.UseCRLF = true
 		err := w.Write(header)
 		if err == nil {
 			err = write(c.Request.Context(), w)
