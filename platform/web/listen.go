@@ -17,9 +17,12 @@ type Listening struct {
 	main, admin net.Listener
 }
 
-// Serve answers requests until ctx is done; then it says so on /readyz, closes the listeners, and gives requests in
-// progress DrainTimeout to finish. It returns nil after an orderly end, and an error if a listener failed or requests
-// had to be cut off.
+// lastCall is how long a connection may still bring a request after the listener has closed.
+const lastCall = 100 * time.Millisecond
+
+// Serve answers requests until ctx is done; then it says so on /readyz, has each answer end its connection, closes the
+// listener, answers what still comes on connections that it has accepted, and gives requests in progress DrainTimeout to
+// finish. It returns nil after an orderly end, and an error if a listener failed or requests had to be cut off.
 func (l *Listening) Serve(ctx context.Context) error {
 	s := l.server
 	main, admin := s.httpServer(s.handler), s.httpServer(s.admin)
@@ -36,6 +39,11 @@ func (l *Listening) Serve(ctx context.Context) error {
 		time.Sleep(s.cfg.DrainDelay)
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 		defer cancel()
+		// Shutdown drops requests that arrive after it was called, also those of clients that are connected already.
+		if err := l.main.Close(); err != nil {
+			return fmt.Errorf("close listener: %w", err)
+		}
+		time.Sleep(lastCall)
 		// The admin listener goes last: it is where the end is watched from.
 		return errors.Join(drain(ctx, main), drain(ctx, admin))
 	})
@@ -43,7 +51,7 @@ func (l *Listening) Serve(ctx context.Context) error {
 }
 
 func serve(srv *http.Server, l net.Listener) error {
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}
 	return nil

@@ -163,6 +163,9 @@ func (s *Server) begin(c *gin.Context) *request {
 	r.header["X-Request-Id"] = r.id[:]
 	r.header["Cache-Control"] = noStore
 	r.header["X-Content-Type-Options"] = noSniff
+	if s.checks.draining.Load() {
+		r.header["Connection"] = closing
+	}
 	return r
 }
 
@@ -210,6 +213,7 @@ func hostOf(address string) string {
 var (
 	noStore = []string{"no-store"}
 	noSniff = []string{"nosniff"}
+	closing = []string{"close"} // net/http closes the connection then
 )
 
 const maxRequestID = 128

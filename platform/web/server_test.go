@@ -123,6 +123,41 @@ func TestShutdownDrains(t *testing.T) {
 	}
 }
 
+// TestShutdownAnswersWhoIsConnected: a request on a connection that was accepted before the end is answered, and told that
+// it was the last one.
+func TestShutdownAnswersWhoIsConnected(t *testing.T) {
+	s := webtest.NewServer(t, nil)
+	stop := listen(t, s)
+	conn, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ended := make(chan error, 1)
+	go func() { ended <- stop() }()
+	for {
+		late, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			break // the listener has closed
+		}
+		late.Close()
+	}
+	if _, err := io.WriteString(conn, "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusOK || !res.Close {
+		t.Errorf("status %d, closes %t", res.StatusCode, res.Close)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDrainTimeoutIsForBothListeners: requests that do not end must not hold up the end twice.
 func TestDrainTimeoutIsForBothListeners(t *testing.T) {
 	const timeout = time.Second
