@@ -301,7 +301,7 @@ func (h holders) Exists(ctx context.Context, userID uuid.UUID) error {
 	return err
 }
 
-func (h holders) LockExisting(ctx context.Context, userID uuid.UUID) error {
+func (h holders) Hold(ctx context.Context, userID uuid.UUID) error {
 	return h.users.Hold(ctx, userID)
 }
 

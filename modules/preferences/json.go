@@ -39,7 +39,7 @@ func unfit(value any, depth int) (code, message string) {
 	switch v := value.(type) {
 	case json.Number:
 		if f, err := v.Float64(); err != nil || f == 0 && strings.ContainsAny(mantissa(v), "123456789") {
-			return "out_of_range", "Must hold no number that a double cannot."
+			return "out_of_range", "Must not hold a number that does not fit a double."
 		}
 	case []any:
 		if depth == 0 {

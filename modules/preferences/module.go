@@ -23,8 +23,8 @@ type Auditor interface {
 // Users knows who exists. Both methods return the users module's own error for one who does not, or has been erased.
 type Users interface {
 	Exists(ctx context.Context, userID uuid.UUID) error
-	// LockExisting keeps the user from being erased until the transaction that the context carries ends.
-	LockExisting(ctx context.Context, userID uuid.UUID) error
+	// Hold keeps the user from being erased until the transaction that the context carries ends.
+	Hold(ctx context.Context, userID uuid.UUID) error
 }
 
 // Deps is what the module needs from outside.

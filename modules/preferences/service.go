@@ -189,7 +189,7 @@ type Guard func(tag string) error
 // Patch applies a JSON Merge Patch to a user's preferences: a value is merged into the one that holds, null returns to
 // the default. It changes all or nothing.
 //
-// Errors: those of Users.LockExisting; errs.ErrInvalid for a key that is not defined or a value that its schema does not
+// Errors: those of Users.Hold; errs.ErrInvalid for a key that is not defined or a value that its schema does not
 // allow; ErrTooLarge; and what guard returns.
 func (s *Service) Patch(ctx context.Context, userID uuid.UUID, patch map[string]json.RawMessage, guard Guard) (Preferences, error) {
 	keys := slices.Sorted(maps.Keys(patch))
@@ -255,7 +255,7 @@ func (s *Service) set(v *Values, d Definition, pointer string, text json.RawMess
 
 // Put sets one preference of a user. Null is a value like any other here.
 //
-// Errors: those of Users.LockExisting, ErrNotDefined, errs.ErrInvalid, ErrTooLarge, and what guard returns.
+// Errors: those of Users.Hold, ErrNotDefined, errs.ErrInvalid, ErrTooLarge, and what guard returns.
 func (s *Service) Put(ctx context.Context, userID uuid.UUID, key string, value json.RawMessage, guard Guard) (Preferences, error) {
 	const pointer = "/value"
 	text, decoded, fields := normalize(pointer, value, MaxValues)
@@ -277,7 +277,7 @@ func (s *Service) Put(ctx context.Context, userID uuid.UUID, key string, value j
 
 // Reset returns one preference of a user to its default.
 //
-// Errors: those of Users.LockExisting, ErrNotDefined, and what guard returns.
+// Errors: those of Users.Hold, ErrNotDefined, and what guard returns.
 func (s *Service) Reset(ctx context.Context, userID uuid.UUID, key string, guard Guard) (Preferences, error) {
 	return s.change(ctx, userID, []string{key}, guard, func(c Catalogue, v *Values) error {
 		if _, ok := c.ByKey(key); !ok {
@@ -293,7 +293,7 @@ func (s *Service) Reset(ctx context.Context, userID uuid.UUID, key string, guard
 func (s *Service) change(ctx context.Context, userID uuid.UUID, keys []string, guard Guard, mutate func(Catalogue, *Values) error) (Preferences, error) {
 	var p Preferences
 	err := s.db.InTx(ctx, func(ctx context.Context) error {
-		if err := s.users.LockExisting(ctx, userID); err != nil {
+		if err := s.users.Hold(ctx, userID); err != nil {
 			return err
 		}
 		if err := s.repo.LockDefinitions(ctx, keys); err != nil {

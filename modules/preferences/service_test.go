@@ -31,7 +31,7 @@ func (p people) Exists(ctx context.Context, id uuid.UUID) error {
 	return p.find(ctx, `SELECT 1 FROM people WHERE id = $1`, id)
 }
 
-func (p people) LockExisting(ctx context.Context, id uuid.UUID) error {
+func (p people) Hold(ctx context.Context, id uuid.UUID) error {
 	return p.find(ctx, `SELECT 1 FROM people WHERE id = $1 FOR SHARE`, id)
 }
 

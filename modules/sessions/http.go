@@ -72,7 +72,7 @@ type session struct {
 	ID            string    `json:"id" example:"ses_01h455vb4pex5vsknk084sn02q"`
 	UserID        string    `json:"user_id" example:"user_01h455vb4pex5vsknk084sn02q"`
 	CreatedAt     time.Time `json:"created_at"`
-	LastSeenAt    time.Time `json:"last_seen_at" doc:"The last use, as far as it has been noted: at most once a minute."`
+	LastSeenAt    time.Time `json:"last_seen_at" doc:"The last use, as far as it has been noted: at most once in sessions.seen_interval."`
 	ExpiresAt     time.Time `json:"expires_at" doc:"When the session ends, whatever happens."`
 	IdleExpiresAt time.Time `json:"idle_expires_at" doc:"When it ends unless it is used before."`
 	IP            string    `json:"ip" doc:"The client's address at sign-in."`

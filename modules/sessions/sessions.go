@@ -80,15 +80,6 @@ func (h Hash) key() string { return string(h[:]) }
 // MarshalText implements encoding.TextMarshaler, with hexadecimal digits.
 func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (h *Hash) UnmarshalText(text []byte) error {
-	if len(text) != hex.EncodedLen(len(h)) {
-		return fmt.Errorf("hash of %d digits", len(text))
-	}
-	_, err := hex.Decode(h[:], text)
-	return err
-}
-
 // Value implements driver.Valuer.
 func (h Hash) Value() (driver.Value, error) { return h[:], nil }
 

@@ -31,8 +31,8 @@ type hasher struct {
 type Start func() (io.ReadWriteCloser, error)
 
 // newHasher returns a hasher that works on n passwords at a time, n <= 0 meaning one fewer than the cores, and at least
-// one. A call waits its turn for so long at most. Of the processes, all but the last are left alone for a while when they
-// have had no time for a job.
+// one. A call waits its turn for so long at most. A process that
+// had no time for a job is left alone for a while, except the last one.
 func newHasher(n int, wait time.Duration, processes []Start, log *slog.Logger) *hasher {
 	if n <= 0 {
 		n = max(1, runtime.GOMAXPROCS(0)-1)

@@ -81,7 +81,7 @@ func (h handlers) tokenRoutes(api *web.API) {
 	web.Register(api, web.Operation{
 		ID: "requestEmailVerification", Method: http.MethodPost, Path: "/v1/users/{id}/email-verifications", Tag: "users",
 		Summary:     "Make a token that verifies the e-mail address",
-		Description: "For the application to mail. It works once, for an hour.",
+		Description: "For the application to mail. It works once, until expires_at.",
 		Status:      http.StatusCreated, Auth: write, Errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, h.requestEmailVerification)
 	web.Register(api, web.Operation{
@@ -91,7 +91,7 @@ func (h handlers) tokenRoutes(api *web.API) {
 	web.Register(api, web.Operation{
 		ID: "requestPasswordReset", Method: http.MethodPost, Path: "/v1/password-resets", Tag: "users",
 		Summary: "Make a token that sets a new password",
-		Description: "For the application to mail. It works once, for an hour. An address that nobody has is answered alike, " +
+		Description: "For the application to mail. It works once, until expires_at. An address that nobody has is answered alike, " +
 			"with a token that never works.",
 		Status: http.StatusCreated, Auth: write,
 	}, h.requestPasswordReset)

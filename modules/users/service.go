@@ -353,7 +353,7 @@ func (s *Service) setHash(ctx context.Context, id, keep uuid.UUID, store func(ct
 	return s.record(ctx, "user.password_changed", id, nil)
 }
 
-// Verified is a user who has proved to know the password, and the hash that it was proved against.
+// Verified is a user who has proved that they know the password, and the hash that it was checked against.
 type Verified struct {
 	User User
 	hash string

@@ -50,7 +50,7 @@ func newMetrics(c *Cache) *metrics {
 		c:             c,
 		reads:         vec("reads_total", "Reads by who answered: process, redis or database.", "kind", "tier"),
 		bypasses:      vec("bypasses_total", "Reads that passed a tier by, by reason.", "kind", "reason"),
-		rejected:      vec("fills_rejected_total", "Values not kept because an invalidation came first.", "kind", "tier"),
+		rejected:      vec("fills_rejected_total", "Values not kept because an invalidation came first, they are too large, or too many wait.", "kind", "tier"),
 		checks:        vec("checks_total", "Served entries compared with PostgreSQL: same, stale or failed.", "kind", "result"),
 		applied:       counter("invalidations_total", "Entries of the invalidation log applied by this instance."),
 		flushes:       counter("flushes_total", "Times this instance forgot everything: a new epoch, or a gap in the log."),

@@ -36,7 +36,7 @@ var kindNames = [...]string{
 	"too_large", "unsupported", "too_many", "unavailable", "canceled",
 }
 
-// String returns the kind's name as logs and metrics show it.
+// String implements fmt.Stringer.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]

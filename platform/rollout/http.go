@@ -145,7 +145,7 @@ type patchInput struct {
 	Name string `path:"name" maxLength:"64" doc:"The module's name."`
 	Body struct {
 		Stage   web.Optional[string]  `json:"stage,omitzero" nullable:"false" enum:"direct,shadow,repository,cached"`
-		Percent web.Optional[float64] `json:"percent,omitzero" nullable:"false" minimum:"0" maximum:"100" doc:"Of the keys; two decimals count."`
+		Percent web.Optional[float64] `json:"percent,omitzero" nullable:"false" minimum:"0" maximum:"100" doc:"Of the keys; two decimals count. Absent: stays as it is."`
 		Reason  string                `json:"reason" minLength:"1" maxLength:"500" doc:"Why, for the history."`
 	}
 }

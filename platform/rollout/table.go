@@ -18,7 +18,7 @@ var (
 	ErrStageNotWhole = errs.New(errs.Conflict, "stage_not_whole",
 		"The cache is read through the repository, which must answer for 100 percent of the keys first.")
 	ErrInstancesNotCaughtUp = errs.New(errs.Conflict, "instances_not_caught_up",
-		"Not every live instance has acknowledged the move before. Try again in two seconds.")
+		"Not every live instance has acknowledged the move before. Try again in two seconds.").After(2 * time.Second)
 )
 
 const (

@@ -42,7 +42,7 @@ func (r *route) takeBody(c *gin.Context, req *request) ([]byte, error) {
 	case r.body == nil:
 		return nil, nil
 	}
-	data, err := readAll(c, r.api.server.cfg.MaxBodyBytes)
+	data, err := readAll(c, maxBodyBytes)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ const (
 	sessionScheme = "session"
 )
 
-// humaConfig is the frame of the OpenAPI document. huma serves neither it nor a reader: see docs.go.
+// humaConfig is the frame of the OpenAPI document. huma serves neither it nor a reader: see pages.go.
 func humaConfig(version string) huma.Config {
 	cfg := huma.DefaultConfig("Strata", version)
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "", "", ""

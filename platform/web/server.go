@@ -21,6 +21,12 @@ import (
 	"github.com/strata-accounts/strata/platform/db"
 )
 
+// What a request may bring.
+const (
+	maxHeaderBytes = 16 << 10
+	maxBodyBytes   = 1 << 20 // streams apart
+)
+
 // Config is what an operator sets. Zero durations and sizes mean the defaults named here.
 type Config struct {
 	Addr              string           // of the main listener, "127.0.0.1:8080"; port 0 picks a free one
@@ -32,8 +38,6 @@ type Config struct {
 	RequestTimeout    time.Duration    // 30 s: the deadline in a request's context, streams apart
 	DrainTimeout      time.Duration    // 20 s: requests in progress may finish at shutdown
 	DrainDelay        time.Duration    // 0 s: how long /readyz says no before the listener closes
-	MaxHeaderBytes    int              // 16 KiB
-	MaxBodyBytes      int64            // 1 MiB, streams apart
 	TrustedProxies    []string         // CIDRs whose X-Forwarded-For is believed; empty: nobody's
 	RootKey           string           // an API key with all scopes; at least MinRootKey characters; empty: none
 	Keys              []APIKey         // further API keys
@@ -133,8 +137,6 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.IdleTimeout, 120*time.Second)
 	setDefault(&c.RequestTimeout, 30*time.Second)
 	setDefault(&c.DrainTimeout, 20*time.Second)
-	setDefault(&c.MaxHeaderBytes, 16<<10)
-	setDefault(&c.MaxBodyBytes, 1<<20)
 	setDefault(&c.Version, "1")
 	return c
 }
