@@ -14,6 +14,7 @@ import (
 
 	"github.com/strata-accounts/strata/platform/errs"
 	"github.com/strata-accounts/strata/platform/rollout"
+	"github.com/strata-accounts/strata/platform/web/webtest"
 )
 
 // Values are written while the schema changes back and forth: whatever is committed satisfies the committed schema, at
@@ -89,7 +90,7 @@ func checkAllStored(t *testing.T, w *world) {
 			t.Error(err)
 			return
 		}
-		if bad := mustCompile(t, schema).violations("", mustDecode(t, value)); len(bad) > 0 {
+		if bad := mustCompile(t, schema).violations("", webtest.Decode(t, value)); len(bad) > 0 {
 			t.Errorf("%s is stored under %s", value, schema)
 		}
 	}

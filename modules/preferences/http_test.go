@@ -266,7 +266,7 @@ func FuzzPatch(f *testing.F) {
 		if err := json.Unmarshal(call(t, http.MethodGet, nil).Body.Bytes(), &holds); err != nil {
 			t.Fatalf("after %q: %v", body, err)
 		}
-		if bad := mustCompile(t, schema).violations("", mustDecode(t, string(holds.Theme))); len(bad) > 0 {
+		if bad := mustCompile(t, schema).violations("", webtest.Decode(t, string(holds.Theme))); len(bad) > 0 {
 			t.Fatalf("%q was stored as %s: %v", body, holds.Theme, bad)
 		}
 	})

@@ -6,22 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/strata-accounts/strata/platform/web"
+	"github.com/strata-accounts/strata/platform/web/webtest"
 )
-
-// mustDecode decodes JSON of a test.
-func mustDecode(t interface {
-	Helper()
-	Fatalf(string, ...any)
-}, text string,
-) any {
-	t.Helper()
-	value, err := web.DecodeValue([]byte(text))
-	if err != nil {
-		t.Fatalf("decode %s: %v", text, err)
-	}
-	return value
-}
 
 func TestNormalize(t *testing.T) {
 	nested := func(levels int) string { return strings.Repeat("[", levels) + strings.Repeat("]", levels) }
@@ -46,7 +32,7 @@ func TestNormalize(t *testing.T) {
 			}
 			continue
 		}
-		if len(fields) > 0 || string(text) != c.want || !reflect.DeepEqual(value, mustDecode(t, c.want)) {
+		if len(fields) > 0 || string(text) != c.want || !reflect.DeepEqual(value, webtest.Decode(t, c.want)) {
 			t.Errorf("normalize(%.50s) = %s, %v, %v", c.text, text, value, fields)
 		}
 	}

@@ -8,11 +8,12 @@ import (
 	"testing"
 
 	"github.com/strata-accounts/strata/platform/errs"
+	"github.com/strata-accounts/strata/platform/web/webtest"
 )
 
 func mustCompile(t *testing.T, text string) *schema {
 	t.Helper()
-	s, fields := compile("/schema", mustDecode(t, text))
+	s, fields := compile("/schema", webtest.Decode(t, text))
 	if s == nil {
 		t.Fatalf("compile %s: %v", text, fields)
 	}
@@ -44,7 +45,7 @@ func TestCompileRefuses(t *testing.T) {
 		"a large pattern":   {`{"pattern":"((a{100}){10}){4}"}`, "/schema/pattern format"},
 		"a member pattern":  {`{"patternProperties":{"[":{}}}`, "/schema/patternProperties/[ member_name"},
 	} {
-		s, fields := compile("/schema", mustDecode(t, c.schema))
+		s, fields := compile("/schema", webtest.Decode(t, c.schema))
 		if s != nil || !slices.Equal(places(fields), []string{c.want}) {
 			t.Errorf("%s: %v, want %s", name, fields, c.want)
 		}
@@ -77,7 +78,7 @@ func TestViolations(t *testing.T) {
 		`{"size":1,"mail":"secret"}`:         {"/editor/mail format"},
 		`{"size":1,"mode":"secret","tag":7}`: {"/editor/mode not_allowed", "/editor/tag not_allowed"},
 	} {
-		fields := s.violations("/editor", mustDecode(t, value))
+		fields := s.violations("/editor", webtest.Decode(t, value))
 		if !slices.Equal(places(fields), want) {
 			t.Errorf("%s: %v, want %v", value, places(fields), want)
 		}
@@ -112,7 +113,7 @@ func TestEveryKeywordIsDescribed(t *testing.T) {
 		"unevaluatedItems":      {`{"prefixItems":[{}],"unevaluatedItems":false}`, `[1,2]`},
 		"$ref to itself":        {`{"$ref":"#"}`, `1`},
 	} {
-		fields := mustCompile(t, c[0]).violations("", mustDecode(t, c[1]))
+		fields := mustCompile(t, c[0]).violations("", webtest.Decode(t, c[1]))
 		if len(fields) == 0 || fields[0].Message == "Does not satisfy the schema." {
 			t.Errorf("%s: %v", keyword, fields)
 		}
@@ -142,15 +143,15 @@ func TestValidationIsBounded(t *testing.T) {
 		if name == "negated" { // its references point into what is negated
 			c.schema = strings.ReplaceAll(c.schema, "#/$defs", "#/not/$defs")
 		}
-		fields := mustCompile(t, c.schema).violations("/at", mustDecode(t, c.value))
+		fields := mustCompile(t, c.schema).violations("/at", webtest.Decode(t, c.value))
 		if !slices.Equal(places(fields), []string{"/at too_complex"}) {
 			t.Errorf("%s: %v", name, fields)
 		}
 	}
 	// Whoever ran out of steps leaves them to the next.
 	s := mustCompile(t, `{"allOf":[{"properties":{"c":{"$ref":"#"}}},{"properties":{"c":{"$ref":"#"}}}]}`)
-	s.violations("", mustDecode(t, deep))
-	if fields := s.violations("", mustDecode(t, `{"c":{"c":1}}`)); len(fields) > 0 {
+	s.violations("", webtest.Decode(t, deep))
+	if fields := s.violations("", webtest.Decode(t, `{"c":{"c":1}}`)); len(fields) > 0 {
 		t.Errorf("after one that was too complex: %v", fields)
 	}
 }

@@ -304,7 +304,7 @@ func TestPatchIsAllOrNothing(t *testing.T) {
 		err = w.patch(user, string(text))
 		after := w.document(user)
 		merged, _ := web.MergeValue(before, patch).(map[string]any)
-		for key, value := range map[string]any{"a": mustDecode(rt, `{"b":1}`), "b": "x"} {
+		for key, value := range map[string]any{"a": webtest.Decode(rt, `{"b":1}`), "b": "x"} {
 			if _, holds := merged[key]; !holds {
 				merged[key] = value
 			}
@@ -336,7 +336,7 @@ func (w *world) document(user uuid.UUID) map[string]any {
 	}
 	document := map[string]any{}
 	for e := range p.All {
-		document[e.Key] = mustDecode(w.t, string(e.Value))
+		document[e.Key] = webtest.Decode(w.t, string(e.Value))
 	}
 	return document
 }

@@ -11,20 +11,6 @@ import (
 	"github.com/strata-accounts/strata/platform/web/webtest"
 )
 
-// mustDecode decodes JSON of a test.
-func mustDecode(t interface {
-	Helper()
-	Fatalf(string, ...any)
-}, text string,
-) any {
-	t.Helper()
-	value, err := web.DecodeValue([]byte(text))
-	if err != nil {
-		t.Fatalf("decode %s: %v", text, err)
-	}
-	return value
-}
-
 // The table of RFC 7396, appendix A.
 func TestMergePatchAsInRFC7396(t *testing.T) {
 	for _, c := range [][3]string{ // original, patch, result
@@ -45,12 +31,12 @@ func TestMergePatchAsInRFC7396(t *testing.T) {
 		{`{}`, `{"a":{"bb":{"ccc":null}}}`, `{"a":{"bb":{}}}`},
 		{`{}`, `{"a":[{"b":null}]}`, `{"a":[{"b":null}]}`},
 	} {
-		target := mustDecode(t, c[0])
-		got := web.MergeValue(target, mustDecode(t, c[1]))
-		if want := mustDecode(t, c[2]); !reflect.DeepEqual(got, want) {
+		target := webtest.Decode(t, c[0])
+		got := web.MergeValue(target, webtest.Decode(t, c[1]))
+		if want := webtest.Decode(t, c[2]); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s patched with %s is %v, want %v", c[0], c[1], got, want)
 		}
-		if !reflect.DeepEqual(target, mustDecode(t, c[0])) {
+		if !reflect.DeepEqual(target, webtest.Decode(t, c[0])) {
 			t.Errorf("%s patched with %s was itself changed", c[0], c[1])
 		}
 	}

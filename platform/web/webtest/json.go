@@ -4,7 +4,23 @@ import (
 	"encoding/json"
 
 	"pgregory.net/rapid"
+
+	"github.com/strata-accounts/strata/platform/web"
 )
+
+// Decode decodes JSON of a test, as web.DecodeValue does.
+func Decode(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, text string,
+) any {
+	t.Helper()
+	value, err := web.DecodeValue([]byte(text))
+	if err != nil {
+		t.Fatalf("decode %s: %v", text, err)
+	}
+	return value
+}
 
 // AnyJSON generates decoded values that nest at most depth levels.
 func AnyJSON(depth int) *rapid.Generator[any] {
