@@ -125,6 +125,31 @@ func TestTwoProcessesWithoutRedisGoWithout(t *testing.T) {
 	two.warm(t, "a") // alone again
 }
 
+// TestAProcessWithoutRedisLeavesTheRelayToThoseWithIt: it was first, and leads; the others' cache must not be out of use
+// because of that.
+func TestAProcessWithoutRedisLeavesTheRelayToThoseWithIt(t *testing.T) {
+	t.Parallel()
+	s := newSetup(t, dbtest.Redis(t).URL)
+	s.exec(t, `INSERT INTO things (id) VALUES ('a')`)
+	without := s
+	without.config.RedisURL = ""
+	one := without.start(t)
+	one.warm(t, "a")
+	two := s.start(t)
+	two.warm(t, "a")
+	for n := int64(1); n < 4; n++ {
+		if err := one.write(t.Context(), "a", `UPDATE things SET n = n + 1 WHERE id = $1`); err != nil {
+			t.Fatal(err)
+		}
+		wantN(t, two, "a", n)
+	}
+	if one.groups[0].lease.valid(clock()) {
+		t.Error("serves from memory beside others")
+	}
+	two.stop()
+	one.warm(t, "a") // alone again
+}
+
 // Whoever finds work done by a transaction that has not told the caches yet answers as if that had.
 func TestAWriteWaitsForOthersUnderWay(t *testing.T) {
 	t.Parallel()

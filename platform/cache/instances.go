@@ -22,15 +22,15 @@ func Live(ctx context.Context, d *db.DB) (n int, err error) {
 // beat tells the other instances that this one is up, and learns how many they are. Without Redis several cannot share a
 // cache: each then goes without, and says so.
 func (r *relay) beat(ctx context.Context) error {
-	others := 0
+	var others, sharing int
 	err := r.conn.QueryRowContext(ctx, `WITH me AS (
 			INSERT INTO cache_instance (id, shared, seen_at) VALUES ($1, $2, now())
 			ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at
 		), gone AS (
 			DELETE FROM cache_instance WHERE seen_at < now() - 4 * $3::float8 * interval '1 second'
 		)
-		SELECT count(*) FROM cache_instance WHERE id <> $1 AND seen_at > now() - $3::float8 * interval '1 second'`,
-		r.c.id, r.c.shared != nil, aliveFor.Seconds()).Scan(&others)
+		SELECT count(*), count(*) FILTER (WHERE shared) FROM cache_instance WHERE id <> $1 AND seen_at > now() - $3::float8 * interval '1 second'`,
+		r.c.id, r.c.shared != nil, aliveFor.Seconds()).Scan(&others, &sharing)
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (r *relay) beat(ctx context.Context) error {
 			r.c.log.InfoContext(ctx, "cache: the other instances have gone")
 		}
 	}
-	r.others = others
+	r.others, r.sharing = others, sharing
 	r.c.metrics.instances.Set(float64(others + 1))
 	return nil
 }

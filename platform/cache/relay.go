@@ -52,6 +52,7 @@ type relay struct {
 	nextBeat, nextRenew, nextStand time.Time
 
 	others    int       // live instances beside this one
+	sharing   int       // those of them that have Redis
 	failing   time.Time // since when no group has answered
 	stumbling bool      // the last step failed
 }
@@ -122,6 +123,12 @@ func (r *relay) step(ctx context.Context) (more bool, err error) {
 	}
 	if err := due(&r.nextBeat, beatEvery, func() error { return r.beat(ctx) }); err != nil {
 		return false, err
+	}
+	if r.c.shared == nil && r.sharing > 0 { // who cannot reach their Redis must not relay for them
+		if r.fence != 0 {
+			return false, r.resign(ctx)
+		}
+		return false, nil
 	}
 	if r.fence == 0 {
 		return false, due(&r.nextStand, standEvery, func() error { return r.stand(ctx) })
