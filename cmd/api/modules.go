@@ -82,7 +82,8 @@ func modulesListCommand(setUp func() (modulesClient, error)) *cobra.Command {
 func modulesSetCommand(setUp func() (modulesClient, error)) *cobra.Command {
 	var reason string
 	set := &cobra.Command{
-		Use: "set <module> <stage> [percent]", Short: "Move a module to a stage", Long: "Without percent the percentage stays as it is.", Args: cobra.RangeArgs(2, 3),
+		Use: "set <module> <stage> [percent]", Short: "Move a module to a stage", Args: cobra.RangeArgs(2, 3),
+		Long:    "Without percent the percentage stays as it is.",
 		Example: `  strata modules set users repository 5 --reason "30,000 comparisons without a difference"`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			change := map[string]any{"stage": args[1], "reason": reason}

@@ -21,9 +21,10 @@ func (h handlers) logRoutes(api *web.API) {
 	}, h.checkpoint)
 	web.Register(api, web.Operation{
 		ID: "proveAuditEvent", Method: http.MethodGet, Path: "/v1/audit-log/proof", Tag: "auditlog",
-		Summary:     "Prove that an event is in the log",
-		Description: "An inclusion proof as in RFC 6962, section 2.1.1. An event is sealed within a second of being recorded, as a rule: a long transaction delays it.",
-		Auth:        web.Auth{Scope: "audit:read"}, Errors: []int{http.StatusNotFound, http.StatusConflict},
+		Summary: "Prove that an event is in the log",
+		Description: "An inclusion proof as in RFC 6962, section 2.1.1. An event is sealed within a second of being recorded, as a rule: " +
+			"a long transaction delays it.",
+		Auth: web.Auth{Scope: "audit:read"}, Errors: []int{http.StatusNotFound, http.StatusConflict},
 	}, h.inclusion)
 	web.Register(api, web.Operation{
 		ID: "proveAuditConsistency", Method: http.MethodGet, Path: "/v1/audit-log/consistency", Tag: "auditlog",

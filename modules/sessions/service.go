@@ -230,19 +230,11 @@ func (s *Service) Erase(ctx context.Context, userID uuid.UUID) error {
 
 // deleteExpired removes the sessions that have expired and returns their number, and what the throttle need not remember.
 func (s *Service) deleteExpired(ctx context.Context) (int64, error) {
-	n, err := inBatches(func() (int64, error) { return s.repo.DeleteExpired(ctx, s.cfg.CleanupBatch) })
+	n, err := db.InBatches(func() (int64, error) { return s.repo.DeleteExpired(ctx, s.cfg.CleanupBatch) })
 	if err == nil {
-		_, err = inBatches(func() (int64, error) { return s.repo.DeleteStale(ctx, clientMemory, s.cfg.CleanupBatch) })
+		_, err = db.InBatches(func() (int64, error) { return s.repo.DeleteStale(ctx, clientMemory, s.cfg.CleanupBatch) })
 	}
 	return n, err
-}
-
-// inBatches calls remove until nothing is left, and returns how much there was.
-func inBatches(remove func() (int64, error)) (total int64, err error) {
-	for n := int64(1); n > 0 && err == nil; total += n {
-		n, err = remove()
-	}
-	return total, err
 }
 
 // end deletes sessions that have been locked.

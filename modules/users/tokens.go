@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/strata-accounts/strata/platform/db"
 	"github.com/strata-accounts/strata/platform/errs"
 )
 
@@ -135,9 +136,6 @@ func (s *Service) ResetPassword(ctx context.Context, token, password string) err
 const cleanupBatch = 1000
 
 // deleteExpiredTokens removes the tokens that have expired, batch by batch, and returns their number.
-func (s *Service) deleteExpiredTokens(ctx context.Context) (total int64, err error) {
-	for n := int64(1); n > 0 && err == nil; total += n {
-		n, err = s.repo.DeleteExpiredTokens(ctx, cleanupBatch)
-	}
-	return total, err
+func (s *Service) deleteExpiredTokens(ctx context.Context) (int64, error) {
+	return db.InBatches(func() (int64, error) { return s.repo.DeleteExpiredTokens(ctx, cleanupBatch) })
 }

@@ -134,6 +134,15 @@ func WithCommit(ctx context.Context, fn func(ctx context.Context) error) context
 // Aside returns a context whose transactions are not what the request is for: what WithCommit adds does not run in them.
 func Aside(ctx context.Context) context.Context { return context.WithValue(ctx, commitKey{}, nil) }
 
+// InBatches calls remove, which removes a bounded number of rows in a transaction of its own and returns how many, until
+// none is left, and returns their sum. Errors: remove's.
+func InBatches(remove func() (int64, error)) (total int64, err error) {
+	for n := int64(1); n > 0 && err == nil; total += n {
+		n, err = remove()
+	}
+	return total, err
+}
+
 // AfterCommit registers fn to run after COMMIT and before InTx returns, in the order of registration; outside a
 // transaction it runs at once. The context that fn gets carries no transaction and is not cancelled with the request.
 func AfterCommit(ctx context.Context, fn func(ctx context.Context)) {
