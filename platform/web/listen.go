@@ -40,9 +40,7 @@ func (l *Listening) Serve(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 		defer cancel()
 		// Shutdown drops requests that arrive after it was called, also those of clients that are connected already.
-		if err := l.main.Close(); err != nil {
-			return fmt.Errorf("close listener: %w", err)
-		}
+		_ = l.main.Close() // it is closed already where its failure is the reason for the end
 		time.Sleep(lastCall)
 		// The admin listener goes last: it is where the end is watched from.
 		return errors.Join(drain(ctx, main), drain(ctx, admin))
