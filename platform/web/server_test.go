@@ -133,6 +133,11 @@ func TestShutdownAnswersWhoIsConnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	after, err := http.Get("http://" + s.Addr().String() + "/openapi.json")
+	if err != nil { // else the connection before this one has been accepted, too
+		t.Fatal(err)
+	}
+	after.Body.Close()
 	ended := make(chan error, 1)
 	go func() { ended <- stop() }()
 	for {
